@@ -90,7 +90,13 @@ def ensure_node() -> Path:
             shutil.copyfile(source / name, NODE_DIRECTORY / name)
         with _progress("installing the CDK CLI"):
             _run(
-                [environment_python(TOOLS).with_name("npm"), "ci", "--no-audit", "--no-fund", "--loglevel=error"],
+                [
+                    environment_python(TOOLS).with_name("npm"),
+                    "ci",
+                    "--no-audit",
+                    "--no-fund",
+                    "--loglevel=error",
+                ],
                 directory=NODE_DIRECTORY,
                 env={**os.environ, "PATH": f"{environment_python(TOOLS).parent}:{os.environ['PATH']}"},
             )
@@ -110,7 +116,9 @@ def _ensure_uv() -> Path:
             return uv
         with _progress("installing uv"):
             _run([sys.executable, "-m", "venv", "--clear", HOME / "uv"])
-            _run([HOME / "uv" / "bin" / "python", "-m", "pip", "install", "-q", "--require-hashes", "-r", lock])
+            _run(
+                [HOME / "uv" / "bin" / "python", "-m", "pip", "install", "-q", "--require-hashes", "-r", lock]
+            )
         _write_stamp(stamp, wanted)
     return uv
 
@@ -177,7 +185,9 @@ def _lock(name: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"updraft: another command is installing {name}, waiting for it", file=sys.stderr, flush=True)
+            print(
+                f"updraft: another command is installing {name}, waiting for it", file=sys.stderr, flush=True
+            )
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

@@ -1,0 +1,113 @@
+"""Airflow's REST API, version 2, as the command line uses it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from ops.console import OperatorError
+
+TIMEOUT_SECONDS = 20
+FINISHED_STATES = frozenset({"success", "failed"})
+
+
+class AirflowApi:
+    """A logged-in client; `base_url` has no path, for example `http://127.0.0.1:8080`."""
+
+    def __init__(self, base_url: str, *, username: str, password: str) -> None:
+        self.base_url = base_url
+        self._session = requests.Session()
+        self._session.trust_env = False  # a loopback address needs no proxy
+        answer = self._send("POST", "/auth/token", json={"username": username, "password": password})
+        self._session.headers["Authorization"] = f"Bearer {answer['access_token']}"
+
+    def _send(self, method: str, path: str, **arguments: Any) -> Any:
+        try:
+            response = self._session.request(
+                method, f"{self.base_url}{path}", timeout=TIMEOUT_SECONDS, **arguments
+            )
+        except requests.ConnectionError as error:
+            raise OperatorError(
+                f"no answer from the webserver at {self.base_url}: is the platform up?"
+            ) from error
+        if response.status_code >= 400:
+            try:
+                detail = response.json().get("detail", response.text)
+            except ValueError:
+                detail = response.text
+            raise OperatorError(f"Airflow answered {response.status_code} to {method} {path}: {detail}")
+        return response.json() if response.content else None
+
+    def dags(self) -> list[dict[str, Any]]:
+        """Every DAG that the dag-processor serves now."""
+        answer: dict[str, Any] = self._send(
+            "GET", "/api/v2/dags", params={"limit": 1000, "exclude_stale": True}
+        )
+        return list(answer["dags"])
+
+    def import_errors(self) -> list[dict[str, Any]]:
+        """Files that the dag-processor could not import, with their stack traces."""
+        answer: dict[str, Any] = self._send("GET", "/api/v2/importErrors")
+        return list(answer["import_errors"])
+
+    def trigger(self, dag_id: str, conf: dict[str, Any]) -> dict[str, Any]:
+        """Start a run, unpausing the DAG first, since a run of a paused DAG never starts."""
+        self._send("PATCH", f"/api/v2/dags/{quote(dag_id)}", json={"is_paused": False})
+        run: dict[str, Any] = self._send(
+            "POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", json={"conf": conf, "logical_date": None}
+        )
+        return run
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """One DAG run."""
+        run: dict[str, Any] = self._send("GET", f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}")
+        return run
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """The task instances of a run, in no particular order."""
+        path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances"
+        answer: dict[str, Any] = self._send("GET", path, params={"limit": 1000})
+        return list(answer["task_instances"])
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
+        """What a task returned."""
+        path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}"
+        return self._send("GET", f"{path}/xcomEntries/return_value", params={"deserialize": True})["value"]
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> Iterator[str]:
+        """The lines of one try's log."""
+        path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}"
+        answer = self._send("GET", f"{path}/logs/{try_number}", params={"full_content": True})
+        for entry in answer["content"]:
+            yield (
+                entry
+                if isinstance(entry, str)
+                else f"{entry.get('timestamp') or ''} {entry.get('event', '')}".strip()
+            )
+
+    def wait(
+        self, dag_id: str, run_id: str, *, timeout_seconds: float, on_change: Callable[[str, str], None]
+    ) -> dict[str, Any]:
+        """Wait until a run has ended, telling each task's new state; raises OperatorError past the limit."""
+        deadline = time.monotonic() + timeout_seconds
+        seen: dict[str, str] = {}
+        while True:
+            run = self.run(dag_id, run_id)
+            for task in self.task_instances(dag_id, run_id):
+                state = task["state"] or "waiting"
+                label = task["task_id"] + (f"[{task['map_index']}]" if task["map_index"] >= 0 else "")
+                if seen.get(label, "waiting") != state:
+                    on_change(label, state)
+                seen[label] = state
+            if run["state"] in FINISHED_STATES:
+                return run
+            if time.monotonic() > deadline:
+                raise OperatorError(
+                    f"{dag_id} {run_id} is still {run['state']} after {timeout_seconds:.0f} s; it goes on. "
+                    f"Look again with: ./updraft logs {run_id}"
+                )
+            time.sleep(0.5)

@@ -1,0 +1,124 @@
+"""Runs the real CDK CLI, pinned and installed under `.updraft/`, against an environment's account."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from ops.bootstrap import NODE_DIRECTORY, ROOT, TOOLS, ensure_node, environment_python
+from ops.console import OperatorError, say
+from ops.target import Target, local_paths
+
+# Lines of the CLI that tell a person how far it is; everything it prints is in the log.
+TELLING = re.compile(r"^\s*(✅|❌|⏳|.*: (deploying|destroying|creating|updating)\b|.*failed)", re.IGNORECASE)
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def assembly_directory(target: Target) -> Path:
+    """Where an environment's synthesized cloud assembly lies."""
+    if target.is_local:
+        return local_paths().cloud_assembly
+    return ROOT / "cdk.out" / target.name
+
+
+def synth(target: Target) -> Path:
+    """Synthesize every stack of an environment and return the cloud assembly's folder."""
+    assembly = assembly_directory(target)
+    assembly.parent.mkdir(parents=True, exist_ok=True)
+    run_cdk(target, ["synth", "--quiet", "--output", str(assembly), "-c", f"environment={target.name}"])
+    return assembly
+
+
+def bootstrap(target: Target) -> None:
+    """Make the CDK's own bucket, repository and roles in the account, once."""
+    account, region = local_paths().account_id, local_paths().region
+    run_cdk(target, ["bootstrap", f"aws://{account}/{region}"], outside_app=True)
+
+
+def deploy(target: Target, *, arguments: list[str] | None = None) -> None:
+    """Deploy every stack from a synthesized assembly, in the order of their dependencies."""
+    run_cdk(
+        target,
+        ["deploy", "--all", "--require-approval", "never", "--app", str(assembly_directory(target))]
+        + ["--progress", "events", "--concurrency", "3", *(arguments or [])],
+    )
+
+
+def diff(target: Target) -> str:
+    """What the synthesized stacks would change in the account, as the CDK CLI tells it."""
+    return run_cdk(target, ["diff", "--app", str(assembly_directory(target))])
+
+
+def destroy(target: Target) -> None:
+    """Destroy every stack of an environment, the dependent ones first."""
+    synth(target)
+    run_cdk(target, ["destroy", "--all", "--force", "--app", str(assembly_directory(target))])
+
+
+def run_cdk(target: Target, arguments: list[str], *, outside_app: bool = False) -> str:
+    """Run the CDK CLI and return what it printed; its milestones go to standard error on the way.
+
+    Raises OperatorError with the last lines of its output when it fails.
+    """
+    cdk = ensure_node()
+    log = ROOT / ".updraft" / "log" / "cdk.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    command = [str(cdk), "--no-notices", "--no-version-reporting", *arguments]
+    with (
+        log.open("a") as record,
+        subprocess.Popen(
+            command,
+            cwd=local_paths().root if outside_app else ROOT,
+            env=_environment(target),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            text = ANSI.sub("", line.rstrip())
+            record.write(text + "\n")
+            lines.append(text)
+            if TELLING.match(text):
+                say(f"  {text}")
+    if process.returncode != 0:
+        tail = "\n  ".join(line for line in lines[-15:] if line)
+        raise OperatorError(
+            f"cdk {arguments[0]} failed with {process.returncode}:\n  {tail}\nThe whole output is in {log}"
+        )
+    return "\n".join(lines)
+
+
+def _environment(target: Target) -> dict[str, str]:
+    tools = environment_python(TOOLS).parent
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONHOME")
+    }
+    environment |= {
+        "PATH": f"{tools}:{NODE_DIRECTORY}/node_modules/.bin:{environment['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "NO_COLOR": "1",
+        "CDK_DISABLE_VERSION_CHECK": "1",
+    }
+    if target.is_local:
+        paths = local_paths()
+        for name in [key for key in environment if key.startswith("AWS_") and key != "AWS_CA_BUNDLE"]:
+            del environment[name]
+        # A home of its own: the CLI caches which access key belongs to which account.
+        (paths.root / "cdk-home").mkdir(parents=True, exist_ok=True)
+        environment |= {
+            "HOME": str(paths.root / "cdk-home"),
+            "AWS_ENDPOINT_URL": paths.endpoint_url,
+            "AWS_ACCESS_KEY_ID": paths.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": paths.secret_access_key,
+            "AWS_REGION": paths.region,
+            "AWS_DEFAULT_REGION": paths.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
+    return environment

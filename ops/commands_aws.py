@@ -1,0 +1,78 @@
+"""`synth`, `diff`, `deploy`, `destroy`: the stacks of an environment, through the real CDK CLI."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ops.console import Environment, Json, OperatorError, show, step
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(synth)
+    app.command()(diff)
+    app.command()(deploy)
+    app.command()(destroy)
+
+
+def synth(environment: Environment = "local", as_json: Json = False) -> None:
+    """Check an environment's file and synthesize its stacks."""
+    from ops import cdk
+    from ops.target import target_of
+
+    target = target_of(environment)
+    with step("synthesizing the stacks"):
+        assembly = cdk.synth(target)
+    templates = sorted(path.name for path in assembly.glob("*.template.json"))
+    show(
+        {"environment": environment, "assembly": str(assembly), "templates": templates},
+        as_json,
+        str(assembly),
+    )
+
+
+def diff(environment: Environment = "local", as_json: Json = False) -> None:
+    """Show what a deployment would change."""
+    from ops import cdk
+    from ops.target import target_of
+
+    target = target_of(environment)
+    cdk.synth(target)
+    differences = cdk.diff(target)
+    show({"environment": environment, "differences": differences}, as_json, differences)
+
+
+def deploy(environment: Environment = "local", as_json: Json = False) -> None:
+    """Deploy an environment. On AWS this makes what you pay for; see the README's section on cost."""
+    from ops import cdk, laptop
+    from ops.target import target_of
+
+    target = target_of(environment)
+    if target.is_local:
+        result = laptop.up()
+        show(result, as_json, f"Deployed in {result['deploy_seconds']} s.")
+        return
+    with step("synthesizing the stacks"):
+        cdk.synth(target)
+    with step("deploying the stacks"):
+        cdk.deploy(target)
+    show({"environment": environment, "outputs": target.outputs}, as_json, "Deployed.")
+
+
+def destroy(
+    environment: Environment = "local",
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Destroy an environment's stacks. What its file protects (a prod database) stays."""
+    from ops import cdk
+    from ops.target import target_of
+
+    target = target_of(environment)
+    if not yes and not typer.confirm(f"Destroy every stack of {target.prefix}?", err=True):
+        raise OperatorError("nothing was destroyed")
+    with step("destroying the stacks"):
+        cdk.destroy(target)
+    show({"environment": environment, "destroyed": True}, as_json, "Destroyed.")

@@ -1,0 +1,85 @@
+"""`push`, `run`, `logs`: DAGs, their runs and what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ops.console import Environment, Json, OperatorError, say, show, step
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(push)
+    app.command()(run)
+    app.command()(logs)
+
+
+def push(
+    environment: Environment = "local",
+    dags: Annotated[Path, typer.Option("--dags", help="The folder of DAGs to push.")] = Path("dags"),
+    as_json: Json = False,
+) -> None:
+    """Push the DAG bundle through CodeDeploy and wait until it is served."""
+    from ops import delivery
+    from ops.target import target_of
+
+    result = delivery.push(target_of(environment), dags)
+    show(result, as_json, f"Version {result['version']} is live: {', '.join(result['dag_ids'])}.")
+
+
+def run(
+    dag_id: Annotated[str, typer.Argument(metavar="DAG")],
+    environment: Environment = "local",
+    conf: Annotated[str, typer.Option("--conf", help="The run's parameters, as JSON.")] = "{}",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the run has ended.")] = False,
+    timeout_seconds: Annotated[float, typer.Option(help="How long to wait.")] = 3600,
+    as_json: Json = False,
+) -> None:
+    """Start a run of a DAG."""
+    from ops.target import target_of
+
+    airflow = target_of(environment).airflow()
+    started = airflow.trigger(dag_id, _parse_conf(conf))
+    say(f"  {dag_id} {started['dag_run_id']} started")
+    if wait:
+        with step(f"running {dag_id}"):
+            started = airflow.wait(
+                dag_id,
+                started["dag_run_id"],
+                timeout_seconds=timeout_seconds,
+                on_change=lambda task, state: say(f"  {task}: {state}"),
+            )
+    result = {"dag_id": dag_id, "run_id": started["dag_run_id"], "state": started["state"]}
+    show(result, as_json, f"{dag_id} {result['run_id']}: {result['state']}")
+    if started["state"] == "failed":
+        raise OperatorError(f"the run failed; read on with: ./updraft logs {result['run_id']}")
+
+
+def _parse_conf(text: str) -> dict[str, Any]:
+    try:
+        conf = json.loads(text)
+    except ValueError as error:
+        raise OperatorError(
+            f"--conf is not JSON ({error}); for example: --conf '{{\"rounds\": 40}}'"
+        ) from error
+    if not isinstance(conf, dict):
+        raise OperatorError(f"--conf must be a JSON object, came: {text}")
+    return conf
+
+
+def logs(
+    what: Annotated[str, typer.Argument(metavar="SERVICE|RUN")],
+    environment: Environment = "local",
+    lines: Annotated[int, typer.Option(help="How many of the newest lines.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Show the newest log lines of a service (scheduler, worker-default, …) or of a DAG run."""
+    from ops import logs as reader
+    from ops.target import target_of
+
+    found = reader.read(target_of(environment), what, lines=lines)
+    show({"of": what, "lines": found}, as_json, "\n".join(found))

@@ -1,0 +1,64 @@
+"""`test`: everything that must hold, in one command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from typing import Annotated, Any
+
+import typer
+
+from ops.bootstrap import ROOT, TOOLS, ensure_environment, ensure_node, environment_python
+from ops.console import Json, OperatorError, say, show
+
+CHECKED = ["app.py", "stacks", "lambdas", "runtime", "dags", "ml", "ops", "local", "tests"]
+QUICK = "not synth and not account and not platform"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command(name="test")(run_tests)
+
+
+def run_tests(
+    fast: Annotated[bool, typer.Option("--fast", help="Only lint, types and unit tests.")] = False,
+    select: Annotated[
+        str | None, typer.Option("-k", help="Only tests whose names match, as in pytest.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Lint, types, unit tests, synth of every environment, the emulated account and the platform end to end."""
+    for image in ("airflow", "training"):
+        ensure_environment(image)
+    ensure_node()
+    stages = {
+        "lint": ["ruff", "check", "."],
+        "format": ["ruff", "format", "--check", "."],
+        "types": ["mypy", *CHECKED],
+        "tests": ["pytest", "-q", *(["-m", QUICK] if fast else []), *(["-k", select] if select else [])],
+    }
+    results: list[dict[str, Any]] = []
+    for name, command in stages.items():
+        say(f"· {name}: {' '.join(command)}")
+        started = time.monotonic()
+        # With --json, standard output belongs to the one document.
+        code = subprocess.run(
+            [environment_python(TOOLS), "-m", *command],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=2 if as_json else None,
+            check=False,
+        ).returncode
+        results.append({"stage": name, "exit": code, "seconds": round(time.monotonic() - started, 1)})
+    failed = [result["stage"] for result in results if result["exit"] != 0]
+    show(
+        {"passed": not failed, "stages": results},
+        as_json,
+        "\n".join(
+            f"{row['stage']:<8} {'ok' if row['exit'] == 0 else 'FAILED'}  {row['seconds']} s"
+            for row in results
+        ),
+    )
+    if failed:
+        raise OperatorError(f"failed: {', '.join(failed)}")

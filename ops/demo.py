@@ -1,0 +1,89 @@
+"""The main job: from nothing to a model that a SageMaker training made, in one command."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ops import delivery, laptop
+from ops.bootstrap import ROOT
+from ops.console import say, step
+from ops.target import target_of
+
+DAG_ID = "sagemaker_training"
+RUN_SECONDS = 600
+
+
+def run() -> dict[str, Any]:
+    """Bring the platform up, push the DAGs, run the workflow to its end and return what it came to."""
+    started = time.monotonic()
+    platform = laptop.up()
+    target = target_of("local")
+    pushed = delivery.push(target, ROOT / "dags")
+    airflow = target.airflow()
+    triggered = airflow.trigger(DAG_ID, {})
+    run_id = triggered["dag_run_id"]
+    with step(f"running {DAG_ID}"):
+        finished = airflow.wait(
+            DAG_ID,
+            run_id,
+            timeout_seconds=RUN_SECONDS,
+            on_change=lambda task, state: say(f"  {task}: {state}"),
+        )
+    result: dict[str, Any] = {
+        "deploy_seconds": platform["deploy_seconds"],
+        "healthy_seconds": platform["healthy_seconds"],
+        "push": pushed,
+        "dag_run": {"dag_id": DAG_ID, "run_id": run_id, "state": finished["state"]},
+        "urls": platform["urls"],
+        "credentials": target.credentials(),
+        "memory_mib": laptop.memory_mib(laptop.local_paths().run),
+    }
+    if finished["state"] == "success":
+        summary = airflow.xcom(DAG_ID, run_id, "summary")
+        result["training_job"] = describe_training(target.client("sagemaker"), summary["training_job_name"])
+        result["model"] = {key: summary[key] for key in ("uri", "metric", "value", "baseline")}
+    result["total_seconds"] = round(time.monotonic() - started, 1)
+    return result
+
+
+def describe_training(sagemaker: Any, name: str) -> dict[str, Any]:
+    """What a training job was, how long it was billed and what that costs at list price."""
+    from ops.prices import sagemaker_usd_per_hour
+
+    job = sagemaker.describe_training_job(TrainingJobName=name)
+    instance_type = job["ResourceConfig"]["InstanceType"]
+    billable_seconds = job.get("BillableTimeInSeconds", 0)
+    return {
+        "name": name,
+        "status": job["TrainingJobStatus"],
+        "instance_type": instance_type,
+        "started_at": job["TrainingStartTime"].isoformat(),
+        "ended_at": job["TrainingEndTime"].isoformat(),
+        "billable_seconds": billable_seconds,
+        "cost_usd": round(sagemaker_usd_per_hour(instance_type) * billable_seconds / 3600, 4),
+    }
+
+
+def readable(result: dict[str, Any]) -> str:
+    """The demo's result for a person."""
+    lines = [f"{DAG_ID} {result['dag_run']['run_id']}: {result['dag_run']['state']}"]
+    if job := result.get("training_job"):
+        lines += [
+            f"training   {job['name']} on {job['instance_type']}: {job['status']}",
+            f"           ran {job['billable_seconds']} billable seconds, gone at {job['ended_at']}, "
+            f"would have cost ${job['cost_usd']}",
+        ]
+    if model := result.get("model"):
+        lines += [
+            f"model      {model['uri']}",
+            f"           {model['metric']} {model['value']:.3f} on flights it never saw; baseline {model['baseline']:.3f}",
+        ]
+    for name, url in result["urls"].items():
+        login = result["credentials"].get(name)
+        lines.append(
+            f"{name:<10} {url}"
+            + (f"  user {login['username']}, password {login['password']}" if login else "")
+        )
+    lines.append("Stop it with ./updraft down; it comes back with ./updraft up.")
+    return "\n".join(lines)

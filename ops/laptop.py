@@ -1,0 +1,301 @@
+"""Brings the local platform up and down: the emulated account, and the stacks in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from local import processes
+from ops import cdk
+from ops.bootstrap import NODE_DIRECTORY, ROOT, TOOLS, ensure_environment, ensure_node, environment_python
+from ops.console import OperatorError, say, step
+from ops.target import STACKS, Target, local_paths, target_of
+
+ACCOUNT = "account"
+ACCOUNT_START_SECONDS = 60
+ACCOUNT_STOP_SECONDS = 90
+HEALTHY_SECONDS = 180
+MINIMUM_FREE_MIB = 1024
+IMAGES = ("airflow", "training")
+# What a deployed account depends on: a change in any of these means another `cdk deploy`.
+DEPLOYED_FROM = (
+    "app.py",
+    "cdk.json",
+    "requirements.txt",
+    "environments/local.toml",
+    ".updraft/local/certificates/ca.pem",
+) + ("stacks", "lambdas", "runtime", "docker", "ml")
+
+
+def up() -> dict[str, Any]:
+    """Start the platform, deploy what changed, and wait until every service is healthy."""
+    started = time.monotonic()
+    paths = local_paths()
+    _require_disk(paths.root)
+    ensure_node()
+    target = target_of("local")
+    with ThreadPoolExecutor() as pool:
+        environments = [pool.submit(ensure_environment, image) for image in IMAGES]
+        start_account()
+        deploy_seconds = deploy_if_changed(target, environments)
+        for environment in environments:
+            environment.result()
+    _start_workers(target)
+    healthy_seconds = wait_until_healthy(target)
+    return status(target) | {
+        "deploy_seconds": deploy_seconds,
+        "healthy_seconds": healthy_seconds,
+        "up_seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def down(*, wipe: bool) -> dict[str, Any]:
+    """Stop every process of the platform, and nothing else; `wipe` also removes its state."""
+    paths = local_paths()
+    with step("stopping the platform"):
+        stopped = processes.stop(paths.run, ACCOUNT, timeout_seconds=ACCOUNT_STOP_SECONDS)
+        reaped = processes.reap(paths.run)
+    if wipe:
+        shutil.rmtree(paths.root, ignore_errors=True)
+    return {"stopped": bool(stopped or reaped), "wiped": wipe}
+
+
+def start_account() -> None:
+    """Start the emulated account unless it is running, and wait until it answers.
+
+    Raises OperatorError with the account's last words when it gives up, for example over a port in use.
+    """
+    paths = local_paths()
+    if _ready() is not None:
+        return
+    with step("starting the emulated account"):
+        if not processes.is_alive(paths.run, ACCOUNT):
+            processes.reap(paths.run)
+            processes.start(
+                paths.run,
+                ACCOUNT,
+                [str(environment_python(TOOLS)), "-m", "local.account"]
+                + ["--state-directory", str(paths.root), "--port", str(paths.port)],
+                log=paths.log / "account.log",
+                env=_account_environment(),
+                cwd=ROOT,
+            )
+        deadline = time.monotonic() + ACCOUNT_START_SECONDS
+        while _ready() is None:
+            if not processes.is_alive(paths.run, ACCOUNT):
+                raise OperatorError(_last_words(paths.log / "account.log"))
+            if time.monotonic() > deadline:
+                raise OperatorError(
+                    f"the account did not become ready in {ACCOUNT_START_SECONDS} s; its log: {paths.log / 'account.log'}"
+                )
+            time.sleep(0.1)
+
+
+def _account_environment() -> dict[str, str]:
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {
+        "PYTHONPATH": str(ROOT),
+        "UPDRAFT_NODE_PATH": str(NODE_DIRECTORY / "node_modules"),
+        "UPDRAFT_CLOUD_ASSEMBLY": str(local_paths().cloud_assembly),
+    }
+
+
+def _ready() -> dict[str, Any] | None:
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            answer = session.get(f"{local_paths().endpoint_url}/_updraft/ready", timeout=5)
+    except requests.RequestException:
+        return None
+    return dict(answer.json()) if answer.status_code == 200 else None
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    telling = [line for line in lines[-30:] if line.startswith("updraft:")]
+    if telling:
+        return telling[-1].removeprefix("updraft:").strip()
+    tail = "\n  ".join(lines[-10:])
+    return f"the emulated account ended while starting:\n  {tail}\nIts log: {log}"
+
+
+def deploy_if_changed(target: Target, environments: list[Future[Path]]) -> float:
+    """Deploy when the sources differ from what the account holds; returns the seconds that it took, else 0."""
+    record = local_paths().root / "deployed.json"
+    wanted = fingerprint()
+    if (
+        record.is_file()
+        and json.loads(record.read_text()).get("fingerprint") == wanted
+        and _all_deployed(target)
+    ):
+        return 0.0
+    started = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        bootstrapped = pool.submit(_bootstrap_if_needed, target)
+        with step("synthesizing the stacks"):
+            cdk.synth(target)
+        bootstrapped.result()
+    for environment in environments:
+        environment.result()
+    record.unlink(missing_ok=True)
+    with step("deploying the stacks"):
+        cdk.deploy(target)
+    record.write_text(json.dumps({"fingerprint": wanted}))
+    return round(time.monotonic() - started, 1)
+
+
+def _bootstrap_if_needed(target: Target) -> None:
+    if "CDKToolkit" not in _stack_states(target):
+        cdk.bootstrap(target)
+
+
+def _stack_states(target: Target) -> dict[str, str]:
+    pages = target.client("cloudformation").get_paginator("describe_stacks").paginate()
+    return {stack["StackName"]: stack["StackStatus"] for page in pages for stack in page["Stacks"]}
+
+
+def _all_deployed(target: Target) -> bool:
+    states = _stack_states(target)
+    wanted = [short for short in STACKS if short != "tracking" or target.config.tracking.enabled]
+    return all(
+        states.get(f"{target.prefix}-{short}", "").endswith(("CREATE_COMPLETE", "UPDATE_COMPLETE"))
+        for short in wanted
+    )
+
+
+def fingerprint() -> str:
+    """A digest of every file that the deployed stacks are made from."""
+    digest = hashlib.sha256()
+    for path in _sources():
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _sources() -> Iterator[Path]:
+    for name in DEPLOYED_FROM:
+        path = ROOT / name
+        if path.is_dir():
+            yield from sorted(
+                file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts
+            )
+        elif path.is_file():
+            yield path
+
+
+def _start_workers(target: Target) -> None:
+    """Take the load sample now, so that the first workers don't wait for the next full minute."""
+    target.client("lambda").invoke(
+        FunctionName=target.output("scaling", "LoadMetricFunctionName"), InvocationType="Event"
+    )
+
+
+def services(target: Target) -> list[dict[str, Any]]:
+    """Every ECS service of an environment, and its workers, with wanted, running and healthy counts."""
+    ecs = target.client("ecs")
+    cluster = target.output("airflow", "ClusterName")
+    tasks = _running_tasks(ecs, cluster)
+    names = [arn.rsplit("/", 1)[1] for arn in ecs.list_services(cluster=cluster)["serviceArns"]]
+    described = ecs.describe_services(cluster=cluster, services=names)["services"] if names else []
+    rows = [
+        {
+            "service": service["serviceName"],
+            "wanted": service["desiredCount"],
+            "running": service["runningCount"],
+            "healthy": _healthy(tasks, f"service:{service['serviceName']}"),
+        }
+        for service in described
+    ]
+    for queue, worker in sorted(target.config.workers.items()):
+        family = f"family:{target.prefix}-worker-{queue}"
+        running = [task for task in tasks if task.get("group") == family]
+        rows.append(
+            {
+                "service": f"worker-{queue}",
+                "wanted": worker.min,
+                "running": len(running),
+                "healthy": _healthy(tasks, family),
+            }
+        )
+    return rows
+
+
+def _running_tasks(ecs: Any, cluster: str) -> list[dict[str, Any]]:
+    arns = [
+        arn for page in ecs.get_paginator("list_tasks").paginate(cluster=cluster) for arn in page["taskArns"]
+    ]
+    found: list[dict[str, Any]] = []
+    for start in range(0, len(arns), 100):
+        found += ecs.describe_tasks(cluster=cluster, tasks=arns[start : start + 100])["tasks"]
+    return [task for task in found if task["lastStatus"] == "RUNNING"]
+
+
+def _healthy(tasks: list[dict[str, Any]], group: str) -> int:
+    return sum(task.get("group") == group and task.get("healthStatus") == "HEALTHY" for task in tasks)
+
+
+def wait_until_healthy(target: Target) -> float:
+    """Wait until every service and the least number of workers is healthy; returns the seconds waited."""
+    started = time.monotonic()
+    told: set[str] = set()
+    while True:
+        rows = services(target)
+        for row in rows:
+            if row["healthy"] >= row["wanted"] and row["service"] not in told:
+                told.add(row["service"])
+                say(f"  healthy: {row['service']}")
+        waiting = [row["service"] for row in rows if row["healthy"] < row["wanted"]]
+        if not waiting:
+            return round(time.monotonic() - started, 1)
+        if time.monotonic() - started > HEALTHY_SECONDS:
+            raise OperatorError(
+                f"not healthy after {HEALTHY_SECONDS} s: {', '.join(waiting)}. "
+                f"Look at one with: ./updraft logs {waiting[0]}"
+            )
+        time.sleep(0.5)
+
+
+def status(target: Target) -> dict[str, Any]:
+    """What runs, how healthy it is, and where the UIs are."""
+    urls = {"webserver": "http://127.0.0.1:8080", "flower": "http://127.0.0.1:5555"}
+    if target.config.tracking.enabled:
+        urls["mlflow"] = "http://127.0.0.1:5000"
+    document: dict[str, Any] = {"environment": target.name, "services": services(target), "urls": urls}
+    if target.is_local:
+        document["planes"] = (_ready() or {}).get("planes", {})
+        document["memory_mib"] = memory_mib(local_paths().run)
+    return document
+
+
+def memory_mib(run_directory: Path) -> int | None:
+    """The proportional memory (PSS) of every process of the platform in MiB; None where the system has none."""
+    total_kib = 0
+    for pid in processes.all_pids(run_directory):
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            if not Path("/proc").is_dir():
+                return None
+            continue
+        total_kib += next(
+            (int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0
+        )
+    return total_kib // 1024
+
+
+def _require_disk(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    free_mib = shutil.disk_usage(directory).free // 2**20
+    if free_mib < MINIMUM_FREE_MIB:
+        raise OperatorError(
+            f"not enough disk: {free_mib} MiB free at {directory}, the platform needs {MINIMUM_FREE_MIB} MiB. "
+            "Free some space and run the same command again."
+        )
