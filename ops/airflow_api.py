@@ -54,11 +54,23 @@ class AirflowApi:
         answer: dict[str, Any] = self._send("GET", "/api/v2/importErrors")
         return list(answer["import_errors"])
 
-    def trigger(self, dag_id: str, conf: dict[str, Any]) -> dict[str, Any]:
+    def active_run(self, dag_id: str, *, prefix: str) -> str | None:
+        """The newest run with this prefix that has not ended, if there is one."""
+        answer = self._send(
+            "GET",
+            f"/api/v2/dags/{quote(dag_id)}/dagRuns",
+            params={"state": ["queued", "running"], "order_by": "-run_after", "limit": 100},
+        )
+        runs = (str(run["dag_run_id"]) for run in answer["dag_runs"])
+        return next((run_id for run_id in runs if run_id.startswith(prefix)), None)
+
+    def trigger(self, dag_id: str, conf: dict[str, Any], *, run_id: str | None = None) -> dict[str, Any]:
         """Start a run, unpausing the DAG first, since a run of a paused DAG never starts."""
         self._send("PATCH", f"/api/v2/dags/{quote(dag_id)}", json={"is_paused": False})
         run: dict[str, Any] = self._send(
-            "POST", f"/api/v2/dags/{quote(dag_id)}/dagRuns", json={"conf": conf, "logical_date": None}
+            "POST",
+            f"/api/v2/dags/{quote(dag_id)}/dagRuns",
+            json={"conf": conf, "logical_date": None} | ({"dag_run_id": run_id} if run_id else {}),
         )
         return run
 

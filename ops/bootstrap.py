@@ -54,7 +54,7 @@ def ensure_environment(name: str) -> Path:
     wanted = _digest(lock)
     if _is_made(stamp, wanted, python):
         return python
-    with _lock(f"env-{name}"):
+    with exclusive(f"env-{name}"):
         if _is_made(stamp, wanted, python):
             return python
         stamp.unlink(missing_ok=True)
@@ -80,7 +80,7 @@ def ensure_node() -> Path:
     wanted = _digest(source / "package-lock.json")
     if _is_made(stamp, wanted, cdk):
         return cdk
-    with _lock("node"):
+    with exclusive("node"):
         if _is_made(stamp, wanted, cdk):
             return cdk
         stamp.unlink(missing_ok=True)
@@ -111,7 +111,7 @@ def _ensure_uv() -> Path:
     wanted = _digest(lock)
     if _is_made(stamp, wanted, uv):
         return uv
-    with _lock("uv"):
+    with exclusive("uv"):
         if _is_made(stamp, wanted, uv):
             return uv
         with _progress("installing uv"):
@@ -178,16 +178,14 @@ def _run(
 
 
 @contextlib.contextmanager
-def _lock(name: str) -> Iterator[None]:
+def exclusive(name: str) -> Iterator[None]:
     """One installer at a time for each part, across processes; freed by the kernel when a process dies."""
     HOME.mkdir(parents=True, exist_ok=True)
     with (HOME / f"{name}.lock").open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(
-                f"updraft: another command is installing {name}, waiting for it", file=sys.stderr, flush=True
-            )
+            print(f"updraft: waiting for another command that works on {name}", file=sys.stderr, flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

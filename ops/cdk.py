@@ -7,12 +7,14 @@ import re
 import subprocess
 from pathlib import Path
 
+from local import processes
 from ops.bootstrap import NODE_DIRECTORY, ROOT, TOOLS, ensure_node, environment_python
 from ops.console import OperatorError, say
 from ops.target import Target, local_paths
 
 # Lines of the CLI that tell a person how far it is; everything it prints is in the log.
 TELLING = re.compile(r"^\s*(✅|❌|⏳|.*: (deploying|destroying|creating|updating)\b|.*failed)", re.IGNORECASE)
+CDK = "cdk"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -66,6 +68,8 @@ def run_cdk(target: Target, arguments: list[str], *, outside_app: bool = False) 
     log = ROOT / ".updraft" / "log" / "cdk.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
+    if target.is_local:
+        processes.reap_one(local_paths().run, CDK)  # what a killed command left running
     command = [str(cdk), "--no-notices", "--no-version-reporting", *arguments]
     with (
         log.open("a") as record,
@@ -80,6 +84,8 @@ def run_cdk(target: Target, arguments: list[str], *, outside_app: bool = False) 
         ) as process,
     ):
         assert process.stdout is not None
+        if target.is_local:
+            processes.record(local_paths().run, CDK, process.pid, command)
         for line in process.stdout:
             text = ANSI.sub("", line.rstrip())
             record.write(text + "\n")

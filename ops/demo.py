@@ -6,11 +6,14 @@ import time
 from typing import Any
 
 from ops import delivery, laptop
+from ops.airflow_api import AirflowApi
 from ops.bootstrap import ROOT
 from ops.console import say, step
 from ops.target import target_of
 
 DAG_ID = "sagemaker_training"
+# A demo that was killed left its run going: the next one finds it by this prefix.
+RUN_PREFIX = "demo__"
 RUN_SECONDS = 600
 
 
@@ -21,8 +24,7 @@ def run() -> dict[str, Any]:
     target = target_of("local")
     pushed = delivery.push(target, ROOT / "dags")
     airflow = target.airflow()
-    triggered = airflow.trigger(DAG_ID, {})
-    run_id = triggered["dag_run_id"]
+    run_id = airflow.active_run(DAG_ID, prefix=RUN_PREFIX) or _trigger(airflow)
     with step(f"running {DAG_ID}"):
         finished = airflow.wait(
             DAG_ID,
@@ -45,6 +47,13 @@ def run() -> dict[str, Any]:
         result["model"] = {key: summary[key] for key in ("uri", "metric", "value", "baseline")}
     result["total_seconds"] = round(time.monotonic() - started, 1)
     return result
+
+
+def _trigger(airflow: AirflowApi) -> str:
+    run_id: str = airflow.trigger(DAG_ID, {}, run_id=f"{RUN_PREFIX}{time.strftime('%Y%m%dT%H%M%S')}")[
+        "dag_run_id"
+    ]
+    return run_id
 
 
 def describe_training(sagemaker: Any, name: str) -> dict[str, Any]:

@@ -16,7 +16,15 @@ import requests
 
 from local import processes
 from ops import cdk
-from ops.bootstrap import NODE_DIRECTORY, ROOT, TOOLS, ensure_environment, ensure_node, environment_python
+from ops.bootstrap import (
+    NODE_DIRECTORY,
+    ROOT,
+    TOOLS,
+    ensure_environment,
+    ensure_node,
+    environment_python,
+    exclusive,
+)
 from ops.console import OperatorError, say, step
 from ops.target import STACKS, Target, local_paths, target_of
 
@@ -24,6 +32,7 @@ ACCOUNT = "account"
 ACCOUNT_START_SECONDS = 60
 ACCOUNT_STOP_SECONDS = 90
 HEALTHY_SECONDS = 180
+SETTLED_SECONDS = 180
 MINIMUM_FREE_MIB = 1024
 IMAGES = ("airflow", "training")
 # What a deployed account depends on: a change in any of these means another `cdk deploy`.
@@ -39,11 +48,10 @@ DEPLOYED_FROM = (
 def up() -> dict[str, Any]:
     """Start the platform, deploy what changed, and wait until every service is healthy."""
     started = time.monotonic()
-    paths = local_paths()
-    _require_disk(paths.root)
+    _require_disk(local_paths().root)
     ensure_node()
     target = target_of("local")
-    with ThreadPoolExecutor() as pool:
+    with exclusive("the local platform"), ThreadPoolExecutor() as pool:
         environments = [pool.submit(ensure_environment, image) for image in IMAGES]
         start_account()
         deploy_seconds = deploy_if_changed(target, environments)
@@ -61,11 +69,11 @@ def up() -> dict[str, Any]:
 def down(*, wipe: bool) -> dict[str, Any]:
     """Stop every process of the platform, and nothing else; `wipe` also removes its state."""
     paths = local_paths()
-    with step("stopping the platform"):
+    with exclusive("the local platform"), step("stopping the platform"):
         stopped = processes.stop(paths.run, ACCOUNT, timeout_seconds=ACCOUNT_STOP_SECONDS)
         reaped = processes.reap(paths.run)
-    if wipe:
-        shutil.rmtree(paths.root, ignore_errors=True)
+        if wipe:
+            shutil.rmtree(paths.root)
     return {"stopped": bool(stopped or reaped), "wiped": wipe}
 
 
@@ -147,6 +155,7 @@ def deploy_if_changed(target: Target, environments: list[Future[Path]]) -> float
     for environment in environments:
         environment.result()
     record.unlink(missing_ok=True)
+    _wait_until_settled(target)
     with step("deploying the stacks"):
         cdk.deploy(target)
     record.write_text(json.dumps({"fingerprint": wanted}))
@@ -156,6 +165,17 @@ def deploy_if_changed(target: Target, environments: list[Future[Path]]) -> float
 def _bootstrap_if_needed(target: Target) -> None:
     if "CDKToolkit" not in _stack_states(target):
         cdk.bootstrap(target)
+
+
+def _wait_until_settled(target: Target) -> None:
+    """Let an operation end that a killed deployment left behind; CloudFormation refuses a second one meanwhile."""
+    deadline = time.monotonic() + SETTLED_SECONDS
+    while moving := [name for name, state in _stack_states(target).items() if state.endswith("_IN_PROGRESS")]:
+        if time.monotonic() > deadline:
+            raise OperatorError(
+                f"still changing after {SETTLED_SECONDS} s: {', '.join(moving)}. Start afresh with: ./updraft down --wipe"
+            )
+        time.sleep(0.5)
 
 
 def _stack_states(target: Target) -> dict[str, str]:
