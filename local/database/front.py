@@ -131,7 +131,12 @@ async def _peek(connection: socket.socket, count: int) -> bytes:
 async def _readable(connection: socket.socket, timeout_seconds: float) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(connection, lambda: ready.done() or ready.set_result(None))
+
+    def set_ready() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(connection, set_ready)
     try:
         await asyncio.wait_for(ready, timeout=max(timeout_seconds, 0))
     finally:
@@ -244,7 +249,7 @@ async def _token_is_valid(user: str, token: str, verifier_socket: Path) -> bool:
     try:
         writer.write(json.dumps({"user": user, "token": token}).encode() + b"\n")
         await writer.drain()
-        answer = json.loads(await reader.readline())
+        answer: object = json.loads(await reader.readline())
     finally:
         await tls_front.close(writer)
     return answer == {"valid": True}

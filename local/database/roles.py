@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psycopg2
+import psycopg2  # type: ignore[import-untyped]
 from psycopg2 import sql
-from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import connection as Connection  # type: ignore[import-untyped]
+from psycopg2.extensions import cursor as Cursor
 
 from local.database.server import (
     ADMINISTRATOR,
@@ -85,13 +86,13 @@ def set_password(server: PostgresServer, *, user: str, password: str) -> None:
         cursor.execute(sql.SQL("ALTER ROLE {} PASSWORD %s").format(sql.Identifier(user)), (password,))
 
 
-def _create_role(cursor: psycopg2.extensions.cursor, name: str, attributes: str) -> None:
+def _create_role(cursor: Cursor, name: str, attributes: str) -> None:
     cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,))
     if cursor.fetchone() is None:
         cursor.execute(sql.SQL("CREATE ROLE {} " + attributes).format(sql.Identifier(name)))
 
 
-def _create_database(cursor: psycopg2.extensions.cursor, name: str, owner: sql.Identifier) -> None:
+def _create_database(cursor: Cursor, name: str, owner: sql.Identifier) -> None:
     cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
     if cursor.fetchone() is None:
         cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))

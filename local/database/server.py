@@ -98,8 +98,15 @@ class PostgresServer:
             return list(command)
         return [sys.executable, "-m", "local.database.unprivileged", *command]
 
-    def prepare_sockets(self) -> None:
-        """Let the server's account make its socket in the socket folder."""
+    def prepare_start(self) -> None:
+        """Clear what a killed server left, and let the server's account make its socket.
+
+        Call it only when no server runs on these files. PostgreSQL itself would refuse to start when the
+        process id that it left belongs to any process by now.
+        """
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        for left in self.sockets.glob(".s.PGSQL.*"):
+            left.unlink()
         self._give_to_server_account(self.sockets)
 
     def administrator_password(self) -> str:
