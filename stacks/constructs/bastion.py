@@ -1,0 +1,94 @@
+"""The bastion: reached by Session Manager, target of CodeDeploy, the one place that writes releases to EFS."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from stacks.config import EnvironmentConfig
+
+CODEDEPLOY_TAG = "updraft:codedeploy"
+
+# The file system is made after the bastion, so its id is looked up at boot: it would flow backwards otherwise.
+USER_DATA = """\
+dnf install -y amazon-efs-utils ruby wget python3-boto3
+install -d -m 0755 /etc/updraft {releases}
+cat >/etc/updraft/environment <<'ENVIRONMENT'
+UPDRAFT_SSM_PREFIX={ssm_prefix}
+UPDRAFT_RELEASES_DIRECTORY={releases}
+AWS_REGION={region}
+ENVIRONMENT
+cat >/usr/local/sbin/updraft-mount <<'MOUNT'
+#!/bin/bash
+until mountpoint -q {releases}; do
+  id=$(aws ssm get-parameter --region {region} --name {ssm_prefix}/releases/file-system-id --query Parameter.Value --output text) \\
+    && mount -t efs -o tls,iam "$id":/ {releases} || sleep 15
+done
+MOUNT
+chmod 0755 /usr/local/sbin/updraft-mount
+cat >/etc/systemd/system/updraft-mount.service <<'UNIT'
+[Unit]
+After=network-online.target
+Wants=network-online.target
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/updraft-mount
+[Install]
+WantedBy=multi-user.target
+UNIT
+wget -q https://aws-codedeploy-{region}.s3.{region}.amazonaws.com/latest/install -O /tmp/codedeploy-install
+chmod +x /tmp/codedeploy-install && /tmp/codedeploy-install auto
+install -d /etc/systemd/system/codedeploy-agent.service.d
+cat >/etc/systemd/system/codedeploy-agent.service.d/updraft.conf <<'UNIT'
+[Service]
+EnvironmentFile=/etc/updraft/environment
+UNIT
+systemctl daemon-reload
+systemctl enable --now updraft-mount.service
+systemctl restart codedeploy-agent
+"""
+
+
+class Bastion(Construct):
+    """One small instance without any inbound port; `instance` and its `role`."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        vpc: ec2.IVpc,
+        security_group: ec2.ISecurityGroup,
+        config: EnvironmentConfig,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        region = cdk.Stack.of(self).region
+        user_data = ec2.UserData.for_linux()
+        user_data.add_commands(
+            USER_DATA.format(ssm_prefix=config.ssm_prefix, region=region, releases="/mnt/releases")
+        )
+        self.role = iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
+            managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name("AmazonSSMManagedInstanceCore")],
+        )
+        self.instance = ec2.Instance(
+            self,
+            "Instance",
+            vpc=vpc,
+            vpc_subnets=ec2.SubnetSelection(subnets=vpc.private_subnets or vpc.public_subnets),
+            associate_public_ip_address=True if not vpc.private_subnets else None,
+            instance_type=ec2.InstanceType(config.network.bastion_instance_type),
+            machine_image=ec2.MachineImage.latest_amazon_linux2023(cpu_type=ec2.AmazonLinuxCpuType.ARM_64),
+            role=self.role,
+            security_group=security_group,
+            user_data=user_data,
+            require_imdsv2=True,
+            block_devices=[
+                ec2.BlockDevice(device_name="/dev/xvda", volume=ec2.BlockDeviceVolume.ebs(16, encrypted=True))
+            ],
+        )
+        cdk.Tags.of(self.instance).add(CODEDEPLOY_TAG, config.prefix)

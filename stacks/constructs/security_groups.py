@@ -1,0 +1,56 @@
+"""Every security group of an environment, in one stack so that no rule makes a cycle between stacks."""
+
+from __future__ import annotations
+
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+
+POSTGRES, REDIS, NFS, HTTPS = 5432, 6379, 2049, 443
+WEBSERVER, FLOWER, MLFLOW = 8080, 5555, 5000
+WORKER_LOGS, TRIGGERER_LOGS = 8793, 8794
+
+
+class SecurityGroups(Construct):
+    """One group for each kind of listener, one rule for each arrow; outbound only HTTPS and these arrows."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, vpc: ec2.IVpc) -> None:
+        super().__init__(scope, construct_id)
+        self._vpc = vpc
+        self.webserver = self._group("Webserver", "the webserver's tasks")
+        self.airflow = self._group("Airflow", "every other Airflow task")
+        self.mlflow = self._group("Mlflow", "the tracking server")
+        self.load_metric = self._group("LoadMetric", "the load metric Lambda")
+        self.bastion = self._group("Bastion", "the bastion, reached by Session Manager only")
+        self.jobs = self._group("Jobs", "SageMaker jobs inside the VPC")
+        self.database = self._group("Database", "the metadata database", calls_out=False)
+        self.broker = self._group("Broker", "the Celery broker", calls_out=False)
+        self.releases = self._group("Releases", "the shared directory of DAG bundles", calls_out=False)
+        self._add_arrows()
+
+    def _group(self, name: str, of: str, *, calls_out: bool = True) -> ec2.SecurityGroup:
+        group = ec2.SecurityGroup(self, name, vpc=self._vpc, description=f"Of {of}", allow_all_outbound=False)
+        if calls_out:
+            group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(HTTPS), "AWS APIs")
+        return group
+
+    def _add_arrows(self) -> None:
+        for source, target, port, what in (
+            (self.airflow, self.webserver, WEBSERVER, "execution API"),
+            (self.bastion, self.webserver, WEBSERVER, "tunnel to the UI"),
+            (self.bastion, self.airflow, FLOWER, "tunnel to Flower"),
+            (self.bastion, self.mlflow, MLFLOW, "tunnel to MLflow"),
+            (self.airflow, self.mlflow, MLFLOW, "tracking"),
+            (self.webserver, self.airflow, WORKER_LOGS, "logs of running tasks"),
+            (self.webserver, self.airflow, TRIGGERER_LOGS, "logs of deferred tasks"),
+            (self.webserver, self.database, POSTGRES, "metadata"),
+            (self.airflow, self.database, POSTGRES, "metadata"),
+            (self.mlflow, self.database, POSTGRES, "runs and models"),
+            (self.load_metric, self.database, POSTGRES, "load samples"),
+            (self.bastion, self.database, POSTGRES, "tunnel to the database"),
+            (self.webserver, self.broker, REDIS, "queues"),
+            (self.airflow, self.broker, REDIS, "queues"),
+            (self.webserver, self.releases, NFS, "bundles"),
+            (self.airflow, self.releases, NFS, "bundles"),
+            (self.bastion, self.releases, NFS, "bundles"),
+        ):
+            source.connections.allow_to(target, ec2.Port.tcp(port), what)

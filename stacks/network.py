@@ -1,0 +1,65 @@
+"""The network: VPC, subnets, NAT, every security group with one rule per needed arrow, and the bastion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+
+from stacks.config import EnvironmentConfig
+from stacks.constructs.bastion import Bastion
+from stacks.constructs.security_groups import SecurityGroups
+
+
+class NetworkStack(cdk.Stack):
+    """`vpc`, `groups` (every security group) and the `bastion`."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, config: EnvironmentConfig, **kwargs: Any) -> None:
+        super().__init__(scope, construct_id, **kwargs)
+        self.vpc = self._build_vpc(config)
+        self.groups = SecurityGroups(self, "SecurityGroups", vpc=self.vpc)
+        self.bastion = Bastion(
+            self, "Bastion", vpc=self.vpc, security_group=self.groups.bastion, config=config
+        )
+        cdk.CfnOutput(self, "VpcId", value=self.vpc.vpc_id)
+        cdk.CfnOutput(self, "BastionInstanceId", value=self.bastion.instance.instance_id)
+
+    @property
+    def service_subnets(self) -> ec2.SubnetSelection:
+        """Where tasks and Lambdas run: the private subnets, or the public ones where there is no NAT."""
+        return ec2.SubnetSelection(subnets=self.vpc.private_subnets or self.vpc.public_subnets)
+
+    @property
+    def assigns_public_ip(self) -> bool:
+        """Tasks without a NAT reach AWS by an address of their own; no rule lets anything in."""
+        return not self.vpc.private_subnets
+
+    def _build_vpc(self, config: EnvironmentConfig) -> ec2.Vpc:
+        nat = config.network.nat
+        tiers = [
+            ec2.SubnetConfiguration(name="public", subnet_type=ec2.SubnetType.PUBLIC, map_public_ip_on_launch=False),
+            ec2.SubnetConfiguration(name="isolated", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+        ]
+        if nat != "none":
+            tiers.append(ec2.SubnetConfiguration(name="private", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS))
+        vpc = ec2.Vpc(
+            self,
+            "Vpc",
+            ip_addresses=ec2.IpAddresses.cidr(config.network.cidr),
+            availability_zones=config.zones,
+            nat_gateways={"none": 0, "gateway_per_az": None}.get(nat, 1),
+            nat_gateway_provider=self._nat_instance(config) if nat == "instance" else None,
+            subnet_configuration=tiers,
+            gateway_endpoints={
+                "S3": ec2.GatewayVpcEndpointOptions(service=ec2.GatewayVpcEndpointAwsService.S3)
+            },
+        )
+        return vpc
+
+    def _nat_instance(self, config: EnvironmentConfig) -> ec2.NatInstanceProviderV2:
+        return ec2.NatProvider.instance_v2(
+            instance_type=ec2.InstanceType(config.network.bastion_instance_type),
+            machine_image=ec2.MachineImage.latest_amazon_linux2023(cpu_type=ec2.AmazonLinuxCpuType.ARM_64),
+        )
