@@ -1,0 +1,55 @@
+"""CodeDeploy on the laptop: the service's API, and an agent for every instance that it deploys to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from local.codedeploy.dispatcher import Dispatcher
+from local.codedeploy.plane import CodeDeployPlane
+from local.codedeploy.resources import APPLICATION, GROUP, CodeDeployResources
+from local.codedeploy.service import CodeDeployService
+from local.codedeploy.store import Store
+
+if TYPE_CHECKING:
+    from local.account.context import AccountContext
+
+
+def install(context: AccountContext) -> CodeDeployPlane:
+    """Give the account CodeDeploy's API and CloudFormation types, and return the plane behind them."""
+    store = Store(context.paths.state_directory / "codedeploy" / "state.json")
+    dispatcher = Dispatcher(
+        store=store,
+        paths=context.paths,
+        ec2=context.boto3_client("ec2"),
+        s3=context.boto3_client("s3"),
+        environment=script_environment(endpoint_url=context.endpoint_url, region=context.region),
+        logger=context.logger,
+    )
+    service = CodeDeployService(store=store, dispatcher=dispatcher)
+    context.register_service("codedeploy", service.handle)
+    resources = CodeDeployResources(service)
+    context.register_resource_type(
+        APPLICATION,
+        resources.create_application,
+        resources.update_application,
+        resources.delete_application,
+    )
+    context.register_resource_type(
+        GROUP, resources.create_group, resources.update_group, resources.delete_group
+    )
+    return CodeDeployPlane(dispatcher)
+
+
+def script_environment(*, endpoint_url: str, region: str) -> dict[str, str]:
+    """Return what hook scripts inherit: this Python as python3, the account's endpoint and credentials."""
+    return {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
+        "LANG": "C.UTF-8",
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_REGION": region,
+        "AWS_ACCESS_KEY_ID": os.environ.get("AWS_ACCESS_KEY_ID", "test"),
+        "AWS_SECRET_ACCESS_KEY": os.environ.get("AWS_SECRET_ACCESS_KEY", "test"),
+    }
