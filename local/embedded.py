@@ -9,10 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from local import processes, tls_front
 from local.certificates import ensure_server_certificate
-from local.paths import LocalPaths
+
+if TYPE_CHECKING:
+    from local.paths import LocalPaths
 
 SUPERVISION_SECONDS = 0.5
 FRONT_READY_SECONDS = 20

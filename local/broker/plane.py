@@ -8,11 +8,14 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from local import tls_front
 from local.broker.server import RedisServer, check_token
 from local.embedded import EmbeddedServer, front_argv, remove_sockets, stable_port
-from local.paths import LocalPaths
+
+if TYPE_CHECKING:
+    from local.paths import LocalPaths
 
 FIRST_PORT = 16379
 

@@ -7,6 +7,7 @@ that last succeeded, scripts with a time limit and a log tail.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -300,10 +301,8 @@ def _make_parents(target: Path) -> list[Path]:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     process.wait()
 
 

@@ -6,12 +6,14 @@ import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from local.codedeploy.agent import EVENTS, Agent, Diagnostics, Order, Stopped
 from local.codedeploy.instance import Instance, matching_instances
 from local.codedeploy.store import FINAL_STATES, Item, Store, new_deployment_id, now
-from local.paths import LocalPaths
+
+if TYPE_CHECKING:
+    from local.paths import LocalPaths
 
 
 class Dispatcher:

@@ -11,10 +11,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from local.efs import efs_root
-from local.paths import LocalPaths
+
+if TYPE_CHECKING:
+    from local.paths import LocalPaths
 
 ENVIRONMENT_FILE = "/etc/updraft/environment"
 MOUNT = re.compile(r"(fs-[0-9a-f]{8,40})\S*\s+(/[\w./-]+)")

@@ -150,8 +150,9 @@ class CodeDeployService:
         if new in self._store.applications:
             raise ServiceError("ApplicationAlreadyExistsException", f"Application already exists: {new}")
         with self._store.changing():
-            for table in (self._store.applications, self._store.groups, self._store.revisions):
-                table[new] = table.pop(old)  # type: ignore[attr-defined]
+            self._store.applications[new] = self._store.applications.pop(old)
+            self._store.groups[new] = self._store.groups.pop(old)
+            self._store.revisions[new] = self._store.revisions.pop(old)
             self._store.applications[new]["applicationName"] = new
             for item in [*self._store.groups[new].values(), *self._store.deployments.values()]:
                 if item["applicationName"] == old:
@@ -211,7 +212,7 @@ class CodeDeployService:
         application, name = asked["applicationName"], asked["currentDeploymentGroupName"]
         group = self._group({"applicationName": application, "deploymentGroupName": name})
         _check_group(asked)
-        new = asked.get("newDeploymentGroupName", name)
+        new: str = asked.get("newDeploymentGroupName") or name
         _check_name(new, "InvalidDeploymentGroupNameException")
         groups = self._store.groups[application]
         if new != name and new in groups:
@@ -240,7 +241,7 @@ class CodeDeployService:
         if asked.get("updateOutdatedInstancesOnly"):
             raise ServiceError("InvalidInputException", "updateOutdatedInstancesOnly is not emulated")
         _check_revision(asked.get("revision"))
-        configuration = asked.get("deploymentConfigName", group["deploymentConfigName"])
+        configuration: str = asked.get("deploymentConfigName") or group["deploymentConfigName"]
         _check_configuration(configuration)
         active = self._store.active_deployment(asked["applicationName"], asked["deploymentGroupName"])
         if active:
@@ -260,7 +261,7 @@ class CodeDeployService:
                 "ignoreApplicationStopFailures": asked.get("ignoreApplicationStopFailures", False),
                 "fileExistsBehavior": asked.get("fileExistsBehavior", "DISALLOW"),
                 "autoRollbackConfiguration": self._store.copy_of(
-                    asked.get("autoRollbackConfiguration", group["autoRollbackConfiguration"])
+                    asked.get("autoRollbackConfiguration") or group["autoRollbackConfiguration"]
                 ),
             }
         )

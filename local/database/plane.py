@@ -8,13 +8,16 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from local import tls_front
 from local.database import roles
 from local.database.server import Master, PostgresServer, check_master_user, memory_bytes
 from local.database.verifier import TokenVerifier
 from local.embedded import EmbeddedServer, front_argv, remove_sockets, stable_port
-from local.paths import LocalPaths
+
+if TYPE_CHECKING:
+    from local.paths import LocalPaths
 
 FIRST_PORT = 15432
 READY_SECONDS = 30
