@@ -48,7 +48,7 @@ class FakeS3:
         self.objects: dict[str, bytes] = {}
         self.exceptions = SimpleNamespace(ClientError=KeyError)
 
-    def get_object(self, *, Bucket: str, Key: str) -> dict[str, SimpleNamespace]:  # noqa: N803
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, SimpleNamespace]:
         assert Bucket == "bundles"
         body = io.BytesIO(self.objects[Key])
         return {"Body": SimpleNamespace(iter_chunks=lambda size: iter(lambda: body.read(size), b""))}
