@@ -32,7 +32,13 @@ def build(app: cdk.App, config: EnvironmentConfig) -> None:
     )
     if config.tracking.enabled:
         TrackingStack(
-            app, f"{prefix}-tracking", config=config, network=network, storage=storage, airflow=airflow, env=env
+            app,
+            f"{prefix}-tracking",
+            config=config,
+            network=network,
+            storage=storage,
+            airflow=airflow,
+            env=env,
         )
     cdk.Tags.of(app).add("updraft:project", config.project)
     cdk.Tags.of(app).add("updraft:environment", config.environment)

@@ -46,7 +46,9 @@ class FargateSize(Section):
     @model_validator(mode="after")
     def _fits_fargate(self) -> Self:
         if self.cpu not in FARGATE_MEMORY_MIB:
-            raise ValueError(f"cpu: {self.cpu} is not a Fargate size ({', '.join(map(str, FARGATE_MEMORY_MIB))})")
+            raise ValueError(
+                f"cpu: {self.cpu} is not a Fargate size ({', '.join(map(str, FARGATE_MEMORY_MIB))})"
+            )
         if self.memory_mib not in FARGATE_MEMORY_MIB[self.cpu]:
             allowed = FARGATE_MEMORY_MIB[self.cpu]
             raise ValueError(
@@ -87,9 +89,13 @@ class Network(Section):
         try:
             network = ipaddress.IPv4Network(self.cidr)
         except ValueError as error:
-            raise ValueError(f"cidr: {self.cidr} is not an IPv4 network such as 10.0.0.0/16 ({error})") from error
+            raise ValueError(
+                f"cidr: {self.cidr} is not an IPv4 network such as 10.0.0.0/16 ({error})"
+            ) from error
         if not 16 <= network.prefixlen <= 22:
-            raise ValueError(f"cidr: {self.cidr} has /{network.prefixlen}; a VPC with three subnet tiers needs /16 to /22")
+            raise ValueError(
+                f"cidr: {self.cidr} has /{network.prefixlen}; a VPC with three subnet tiers needs /16 to /22"
+            )
         return self
 
 
@@ -105,7 +111,9 @@ class Database(Section):
 class Broker(Section):
     kind: Literal["redis", "sqs"] = "redis"
     node_type: str = "cache.t4g.micro"
-    ca_bundle: str | None = Field(default=None, description="PEM file; without one the public authorities count")
+    ca_bundle: str | None = Field(
+        default=None, description="PEM file; without one the public authorities count"
+    )
     visibility_timeout_seconds: int = Field(default=43_200, ge=60, le=43_200)
 
 
@@ -203,7 +211,9 @@ def load_environment(name: str, directory: Path = ENVIRONMENTS) -> EnvironmentCo
     path = directory / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in directory.glob("*.toml")))
-        raise ConfigError(f"no environment '{name}': there are {known}. Copy one of them to environments/{name}.toml")
+        raise ConfigError(
+            f"no environment '{name}': there are {known}. Copy one of them to environments/{name}.toml"
+        )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -16,7 +16,10 @@ from stacks.constructs.security_groups import SecurityGroups
 class NetworkStack(cdk.Stack):
     """`vpc`, `groups` (every security group) and the `bastion`."""
 
-    def __init__(self, scope: Construct, construct_id: str, *, config: EnvironmentConfig, **kwargs: Any) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, config: EnvironmentConfig, **kwargs: Any
+    ) -> None:
+        self._zones = config.zones
         super().__init__(scope, construct_id, **kwargs)
         self.vpc = self._build_vpc(config)
         self.groups = SecurityGroups(self, "SecurityGroups", vpc=self.vpc)
@@ -27,9 +30,19 @@ class NetworkStack(cdk.Stack):
         cdk.CfnOutput(self, "BastionInstanceId", value=self.bastion.instance.instance_id)
 
     @property
+    def availability_zones(self) -> list[str]:
+        """The zones that the environment names: without this, synth would ask AWS for them."""
+        return self._zones
+
+    @property
     def service_subnets(self) -> ec2.SubnetSelection:
         """Where tasks and Lambdas run: the private subnets, or the public ones where there is no NAT."""
         return ec2.SubnetSelection(subnets=self.vpc.private_subnets or self.vpc.public_subnets)
+
+    @property
+    def service_subnet_ids(self) -> list[str]:
+        """The ids of the service subnets."""
+        return [subnet.subnet_id for subnet in self.vpc.private_subnets or self.vpc.public_subnets]
 
     @property
     def assigns_public_ip(self) -> bool:
@@ -39,16 +52,20 @@ class NetworkStack(cdk.Stack):
     def _build_vpc(self, config: EnvironmentConfig) -> ec2.Vpc:
         nat = config.network.nat
         tiers = [
-            ec2.SubnetConfiguration(name="public", subnet_type=ec2.SubnetType.PUBLIC, map_public_ip_on_launch=False),
+            ec2.SubnetConfiguration(
+                name="public", subnet_type=ec2.SubnetType.PUBLIC, map_public_ip_on_launch=False
+            ),
             ec2.SubnetConfiguration(name="isolated", subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
         ]
         if nat != "none":
-            tiers.append(ec2.SubnetConfiguration(name="private", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS))
+            tiers.append(
+                ec2.SubnetConfiguration(name="private", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS)
+            )
         vpc = ec2.Vpc(
             self,
             "Vpc",
             ip_addresses=ec2.IpAddresses.cidr(config.network.cidr),
-            availability_zones=config.zones,
+            max_azs=len(config.zones),
             nat_gateways={"none": 0, "gateway_per_az": None}.get(nat, 1),
             nat_gateway_provider=self._nat_instance(config) if nat == "instance" else None,
             subnet_configuration=tiers,

@@ -16,7 +16,7 @@ class SecurityGroups(Construct):
     def __init__(self, scope: Construct, construct_id: str, *, vpc: ec2.IVpc) -> None:
         super().__init__(scope, construct_id)
         self._vpc = vpc
-        self.webserver = self._group("Webserver", "the webserver's tasks")
+        self.webserver = self._group("Webserver", "the webserver")
         self.airflow = self._group("Airflow", "every other Airflow task")
         self.mlflow = self._group("Mlflow", "the tracking server")
         self.load_metric = self._group("LoadMetric", "the load metric Lambda")

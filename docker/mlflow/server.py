@@ -1,0 +1,53 @@
+"""Starts the MLflow server with its database URL put together from the container's parts and secrets."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import urllib.request
+from pathlib import Path
+from urllib.parse import quote
+
+
+def main() -> None:
+    """Check the health of the running server, or become the server."""
+    port = os.environ["MLFLOW_PORT"]
+    if "--check" in sys.argv:
+        with urllib.request.urlopen(f"http://localhost:{port}/health", timeout=10) as answer:
+            sys.exit(answer.status != 200)
+    url = database_url(os.environ)
+    os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(write_auth_config(os.environ, url))
+    arguments = ["--host", "0.0.0.0", "--port", port, "--app-name", "basic-auth"]
+    arguments += ["--backend-store-uri", url, "--artifacts-destination", os.environ["MLFLOW_ARTIFACTS"]]
+    os.execvp("mlflow", ["mlflow", "server", *arguments])
+
+
+def database_url(environment: os._Environ[str] | dict[str, str]) -> str:
+    """The SQLAlchemy URL of MLflow's database, its server's certificate verified."""
+    user, password = (
+        quote(environment[f"UPDRAFT_DATABASE_{part}"], safe="") for part in ("USER", "PASSWORD")
+    )
+    host, port = environment["UPDRAFT_DATABASE_HOST"], environment["UPDRAFT_DATABASE_PORT"]
+    ca = quote(environment["UPDRAFT_DATABASE_CA_BUNDLE"], safe="")
+    name = environment["UPDRAFT_DATABASE_NAME"]
+    return (
+        f"postgresql+psycopg2://{user}:{password}@{host}:{port}/{name}?sslmode=verify-full&sslrootcert={ca}"
+    )
+
+
+def write_auth_config(environment: os._Environ[str] | dict[str, str], url: str) -> Path:
+    """MLflow reads its administrator from a file; it is readable by this user only and goes with the container."""
+    path = Path(tempfile.mkdtemp()) / "auth.ini"
+    path.touch(mode=0o600)
+    path.write_text(
+        "[mlflow]\ndefault_permission = READ\n"
+        f"database_uri = {url.replace('%', '%%')}\n"
+        f"admin_username = {environment['MLFLOW_USERNAME']}\n"
+        f"admin_password = {environment['MLFLOW_PASSWORD']}\n"
+    )
+    return path
+
+
+if __name__ == "__main__":
+    main()

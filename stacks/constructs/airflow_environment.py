@@ -1,0 +1,109 @@
+"""The environment variables and secrets of every Airflow container: plain Airflow options, and the parts that
+the image's entry point puts together (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import json
+
+from aws_cdk import aws_ecs as ecs
+
+from stacks.config import EnvironmentConfig
+from stacks.constructs.airflow_task import RELEASES_DIRECTORY
+from stacks.storage import DATABASE_NAME, StorageStack
+
+BUNDLE = "updraft"
+METRICS_DATABASE_USER = "load_metric"
+# A queued task's token lives as long; workers may have to start first.
+TASK_QUEUED_TIMEOUT_SECONDS = 1800
+# At one heartbeat every 5 s this outlasts a Multi-AZ failover of the database (60 to 120 s).
+MAX_FAILED_HEARTBEATS = 36
+# A file that didn't change is parsed again after this long; right after a switch it has to be.
+SHORTEST_PARSE_INTERVAL_SECONDS = 5
+
+
+def pointer_parameter(config: EnvironmentConfig) -> str:
+    """The SSM parameter that holds the live bundle version."""
+    return f"{config.ssm_prefix}/bundle/pointer"
+
+
+def environment(config: EnvironmentConfig, storage: StorageStack) -> dict[str, str]:
+    """What every Airflow container gets in the clear."""
+    namespace = f"{config.prefix}.internal"
+    broker: dict[str, str] = {"UPDRAFT_BROKER": storage.broker.kind}
+    if storage.broker.kind == "redis":
+        broker |= {"UPDRAFT_BROKER_HOST": storage.broker.host, "UPDRAFT_BROKER_PORT": storage.broker.port}
+    else:
+        broker |= {
+            "UPDRAFT_BROKER_QUEUES": json.dumps(
+                {name: queue.queue_url for name, queue in storage.broker.queues.items()}
+            ),
+            "UPDRAFT_BROKER_VISIBILITY_TIMEOUT_SECONDS": str(config.broker.visibility_timeout_seconds),
+        }
+    return {
+        "UPDRAFT_PROJECT": config.project,
+        "UPDRAFT_ENVIRONMENT": config.environment,
+        "UPDRAFT_SSM_PREFIX": config.ssm_prefix,
+        "UPDRAFT_CLUSTER": config.prefix,
+        "UPDRAFT_RELEASES_DIRECTORY": RELEASES_DIRECTORY,
+        "UPDRAFT_DATABASE_HOST": storage.database.db_instance_endpoint_address,
+        "UPDRAFT_DATABASE_PORT": storage.database.db_instance_endpoint_port,
+        "UPDRAFT_DATABASE_NAME": DATABASE_NAME,
+        **broker,
+        **_airflow_options(config, storage, namespace),
+    }
+
+
+def _airflow_options(config: EnvironmentConfig, storage: StorageStack, namespace: str) -> dict[str, str]:
+    refresh = str(config.dags.refresh_seconds)
+    bundles = [
+        {
+            "name": BUNDLE,
+            "classpath": "runtime.bundle.ReleaseBundle",
+            "kwargs": {
+                "pointer_parameter": pointer_parameter(config),
+                "releases_directory": RELEASES_DIRECTORY,
+                "refresh_interval": config.dags.refresh_seconds,
+            },
+        }
+    ]
+    return {
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://webserver.{namespace}:8080/execution/",
+        "AIRFLOW__CORE__HOSTNAME_CALLABLE": "airflow.utils.net.get_host_ip_address",
+        "AIRFLOW__CORE__DEFAULT_TIMEZONE": "utc",
+        "AIRFLOW__API__EXPOSE_CONFIG": "False",
+        "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "True",
+        "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(TASK_QUEUED_TIMEOUT_SECONDS),
+        "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": str(MAX_FAILED_HEARTBEATS),
+        "AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1",
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": refresh,
+        "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": refresh,
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(
+            max(SHORTEST_PARSE_INTERVAL_SECONDS, config.dags.refresh_seconds)
+        ),
+        "AIRFLOW__LOGGING__REMOTE_LOGGING": "True",
+        "AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER": storage.logs.s3_url_for_object("tasks"),
+        "AIRFLOW__LOGGING__REMOTE_LOG_CONN_ID": "aws_default",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": "8793",
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": "8794",
+        "AIRFLOW_CONN_AWS_DEFAULT": "aws://",
+        "AWS_REGION": config.region,
+        "AWS_DEFAULT_REGION": config.region,
+    }
+
+
+def secrets(storage: StorageStack) -> dict[str, ecs.Secret]:
+    """What every Airflow container gets from Secrets Manager."""
+    found = {
+        "UPDRAFT_DATABASE_USER": ecs.Secret.from_secrets_manager(storage.database_secret, "username"),
+        "UPDRAFT_DATABASE_PASSWORD": ecs.Secret.from_secrets_manager(storage.database_secret, "password"),
+        "UPDRAFT_FERNET_SECRET": ecs.Secret.from_secrets_manager(storage.fernet_secret),
+        "AIRFLOW__API_AUTH__JWT_SECRET": ecs.Secret.from_secrets_manager(storage.jwt_secret),
+        "AIRFLOW__API__SECRET_KEY": ecs.Secret.from_secrets_manager(storage.api_secret),
+    }
+    if storage.broker.password is not None:
+        found["UPDRAFT_BROKER_PASSWORD"] = ecs.Secret.from_secrets_manager(storage.broker.password)
+    return found

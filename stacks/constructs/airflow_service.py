@@ -1,0 +1,56 @@
+"""An ECS service that keeps one kind of Airflow task running, healthy, and reachable by name where it listens."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_servicediscovery as servicediscovery
+from constructs import Construct
+
+from stacks.network import NetworkStack
+
+# Tasks come and go with deployments: a name must not outlive its task for long.
+DNS_TTL_SECONDS = 10
+
+
+class AirflowService(Construct):
+    """`service`; with a `namespace` it is found as `{name}.{namespace}`."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        definition: ecs.FargateTaskDefinition,
+        count: int,
+        cluster: ecs.ICluster,
+        network: NetworkStack,
+        security_group: ec2.ISecurityGroup,
+        namespace: servicediscovery.INamespace | None = None,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.service = ecs.FargateService(
+            self,
+            "Service",
+            service_name=name,
+            cluster=cluster,
+            task_definition=definition,
+            desired_count=count,
+            min_healthy_percent=100,
+            max_healthy_percent=200,
+            circuit_breaker=ecs.DeploymentCircuitBreaker(enable=True, rollback=True),
+            vpc_subnets=network.service_subnets,
+            assign_public_ip=network.assigns_public_ip,
+            security_groups=[security_group],
+            propagate_tags=ecs.PropagatedTagSource.SERVICE,
+            cloud_map_options=ecs.CloudMapOptions(
+                name=name,
+                cloud_map_namespace=namespace,
+                dns_record_type=servicediscovery.DnsRecordType.A,
+                dns_ttl=cdk.Duration.seconds(DNS_TTL_SECONDS),
+            )
+            if namespace
+            else None,
+        )

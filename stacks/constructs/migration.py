@@ -1,0 +1,84 @@
+"""Runs the database migration as a one-off task in every deployment, before any service changes."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import custom_resources as cr
+from constructs import Construct
+
+from stacks.constructs.python_function import PythonFunction
+from stacks.network import NetworkStack
+
+LONGEST_MIGRATION_MINUTES = 60
+
+
+class Migration(Construct):
+    """A custom resource that changes with the task definition; whoever depends on it waits for the schema."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        definition: ecs.FargateTaskDefinition,
+        cluster: ecs.ICluster,
+        network: NetworkStack,
+        security_group: ec2.ISecurityGroup,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.definition = definition
+        start = self._build_function("Start", "on_event")
+        check = self._build_function("Check", "is_complete")
+        self._grant(start, check, definition, cluster)
+        provider = cr.Provider(
+            self,
+            "Provider",
+            on_event_handler=start,
+            is_complete_handler=check,
+            query_interval=cdk.Duration.seconds(5),
+            total_timeout=cdk.Duration.minutes(LONGEST_MIGRATION_MINUTES),
+        )
+        self.resource = cdk.CustomResource(
+            self,
+            "Resource",
+            service_token=provider.service_token,
+            resource_type="Custom::DatabaseMigration",
+            properties={
+                "Cluster": cluster.cluster_name,
+                "TaskDefinition": definition.task_definition_arn,
+                "Subnets": network.service_subnet_ids,
+                "SecurityGroups": [security_group.security_group_id],
+                "AssignPublicIp": "ENABLED" if network.assigns_public_ip else "DISABLED",
+            },
+        )
+
+    def _build_function(self, construct_id: str, entry: str) -> lambda_.Function:
+        return PythonFunction(
+            self, construct_id, name="migration", entry=entry, timeout=cdk.Duration.minutes(1)
+        ).function
+
+    def _grant(
+        self,
+        start: lambda_.Function,
+        check: lambda_.Function,
+        definition: ecs.FargateTaskDefinition,
+        cluster: ecs.ICluster,
+    ) -> None:
+        in_cluster = {"ArnEquals": {"ecs:cluster": cluster.cluster_arn}}
+        start.add_to_role_policy(
+            iam.PolicyStatement(
+                actions=["ecs:RunTask"], resources=[definition.task_definition_arn], conditions=in_cluster
+            )
+        )
+        definition.task_role.grant_pass_role(start.grant_principal)
+        definition.obtain_execution_role().grant_pass_role(start.grant_principal)
+        tasks = cdk.Stack.of(self).format_arn(
+            service="ecs", resource="task", resource_name=f"{cluster.cluster_name}/*"
+        )
+        check.add_to_role_policy(
+            iam.PolicyStatement(actions=["ecs:DescribeTasks"], resources=[tasks], conditions=in_cluster)
+        )

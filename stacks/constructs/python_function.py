@@ -1,0 +1,97 @@
+"""A Lambda function from `lambdas/{name}`, with the packages of its lock beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from stacks.config import ROOT
+
+
+class PythonFunction(Construct):
+    """`function`, with a log group of its own. `entry` is a function of `lambdas/{name}/handler.py`."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        entry: str,
+        timeout: cdk.Duration,
+        files: Mapping[str, Path] | None = None,
+        **function_props: Any,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.function = lambda_.Function(
+            self,
+            "Function",
+            runtime=lambda_.Runtime.PYTHON_3_12,
+            architecture=lambda_.Architecture.ARM_64,
+            handler=f"lambdas.{name}.handler.{entry}",
+            code=lambda_.Code.from_asset(str(stage_package(name, files or {}))),
+            timeout=timeout,
+            log_group=logs.LogGroup(
+                self,
+                "Logs",
+                retention=logs.RetentionDays.ONE_MONTH,
+                removal_policy=cdk.RemovalPolicy.DESTROY,
+            ),
+            **function_props,
+        )
+
+
+def stage_package(name: str, files: Mapping[str, Path]) -> Path:
+    """Copy a Lambda's sources, its installed packages and extra files (by name in the package) to a fresh folder."""
+    package = Path(tempfile.mkdtemp(prefix=f"updraft-{name}-"))
+    source = ROOT / "lambdas" / name
+    lock = source / "requirements.txt"
+    if lock.is_file():
+        shutil.copytree(_installed(lock), package, dirs_exist_ok=True)
+    shutil.copytree(
+        source, package / "lambdas" / name, ignore=shutil.ignore_patterns("__pycache__", "requirements.*")
+    )
+    for target, path in files.items():
+        shutil.copyfile(path, package / target)
+    return package
+
+
+def _installed(lock: Path) -> Path:
+    """The packages of a lock, installed once for each version of it; all are pure Python."""
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
+    target = ROOT / ".updraft" / "lambda-packages" / digest
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=target.parent))
+        arguments = [
+            "install",
+            "--quiet",
+            "--require-hashes",
+            "--no-deps",
+            "--target",
+            str(partial),
+            "-r",
+            str(lock),
+        ]
+        # The assembly's location goes to standard output: nothing else may.
+        subprocess.run([*_installer(), *arguments], check=True, stdout=sys.stderr)
+        for cache in partial.rglob("__pycache__"):
+            shutil.rmtree(cache)
+        partial.rename(target)
+    return target
+
+
+def _installer() -> list[str]:
+    uv = ROOT / ".updraft" / "uv" / "bin" / "uv"
+    return [str(uv), "pip"] if uv.is_file() else [sys.executable, "-m", "pip"]

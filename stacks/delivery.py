@@ -1,0 +1,94 @@
+"""How DAGs arrive: the CodeDeploy application on the bastion, and the pointer to the live version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_codedeploy as codedeploy
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_ssm as ssm
+from constructs import Construct
+
+from stacks.config import EnvironmentConfig
+from stacks.constructs.airflow_environment import pointer_parameter
+from stacks.constructs.bastion import CODEDEPLOY_TAG
+from stacks.network import NetworkStack
+from stacks.storage import StorageStack
+
+
+class DeliveryStack(cdk.Stack):
+    """`application`, `group` and `pointer`; and what the bastion may do to deliver."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        config: EnvironmentConfig,
+        network: NetworkStack,
+        storage: StorageStack,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(scope, construct_id, **kwargs)
+        # The hooks move the pointer. CloudFormation writes a parameter again only when the template's own value
+        # changes, and this one never does: a deployment leaves the live version alone.
+        self.pointer = ssm.StringParameter(
+            self,
+            "Pointer",
+            parameter_name=pointer_parameter(config),
+            string_value="none",
+            description="The live version of the DAG bundle",
+        )
+        self.application = codedeploy.ServerApplication(
+            self, "Application", application_name=f"{config.prefix}-dags"
+        )
+        self.group = codedeploy.ServerDeploymentGroup(
+            self,
+            "Group",
+            application=self.application,
+            deployment_group_name=f"{config.prefix}-bastion",
+            deployment_config=codedeploy.ServerDeploymentConfig.ALL_AT_ONCE,
+            ec2_instance_tags=codedeploy.InstanceTagSet({CODEDEPLOY_TAG: [config.prefix]}),
+            auto_rollback=codedeploy.AutoRollbackConfig(failed_deployment=True, stopped_deployment=True),
+        )
+        self._allow_bastion(config, network, storage)
+        cdk.CfnOutput(self, "ApplicationName", value=self.application.application_name)
+        cdk.CfnOutput(self, "DeploymentGroupName", value=self.group.deployment_group_name)
+        cdk.CfnOutput(self, "PointerParameter", value=self.pointer.parameter_name)
+
+    def _allow_bastion(self, config: EnvironmentConfig, network: NetworkStack, storage: StorageStack) -> None:
+        file_system_id = self.format_arn(
+            service="ssm",
+            resource="parameter",
+            resource_name=f"{config.ssm_prefix.lstrip('/')}/releases/file-system-id",
+        )
+        iam.ManagedPolicy(
+            self,
+            "BastionPolicy",
+            description="Delivers DAG bundles",
+            roles=[network.bastion.role],
+            statements=[
+                iam.PolicyStatement(
+                    actions=["s3:GetObject", "s3:GetObjectVersion"],
+                    resources=[storage.bundles.arn_for_objects("*")],
+                ),
+                iam.PolicyStatement(
+                    actions=["ssm:GetParameter", "ssm:PutParameter"], resources=[self.pointer.parameter_arn]
+                ),
+                iam.PolicyStatement(actions=["ssm:GetParameter"], resources=[file_system_id]),
+                iam.PolicyStatement(
+                    actions=[
+                        "elasticfilesystem:ClientMount",
+                        "elasticfilesystem:ClientWrite",
+                        "elasticfilesystem:ClientRootAccess",
+                    ],
+                    resources=[storage.releases.file_system_arn],
+                ),
+                # The agent installs itself and its updates from AWS's own bucket.
+                iam.PolicyStatement(
+                    actions=["s3:GetObject"],
+                    resources=[f"arn:{self.partition}:s3:::aws-codedeploy-{self.region}/*"],
+                ),
+            ],
+        )

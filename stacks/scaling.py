@@ -1,0 +1,134 @@
+"""The load metric: a Lambda that counts waiting and running tasks every few seconds and starts workers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from stacks.airflow import AirflowStack
+from stacks.config import ROOT, EnvironmentConfig
+from stacks.constructs.airflow_environment import METRICS_DATABASE_USER
+from stacks.constructs.python_function import PythonFunction
+from stacks.network import NetworkStack
+from stacks.storage import DATABASE_NAME, StorageStack
+
+MEMORY_MIB = 256
+DATABASE_CA = "database-ca.pem"
+
+
+class ScalingStack(cdk.Stack):
+    """`function`, invoked every minute; it never stops a worker."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        config: EnvironmentConfig,
+        network: NetworkStack,
+        storage: StorageStack,
+        airflow: AirflowStack,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(scope, construct_id, **kwargs)
+        self.function = PythonFunction(
+            self,
+            "LoadMetric",
+            name="load_metric",
+            entry="handler",
+            timeout=cdk.Duration.minutes(1),
+            files={DATABASE_CA: ROOT / config.database.ca_bundle},
+            memory_size=MEMORY_MIB,
+            vpc=network.vpc,
+            vpc_subnets=network.service_subnets,
+            allow_public_subnet=network.assigns_public_ip,
+            security_groups=[network.groups.load_metric],
+            environment=self._environment(config, network, storage, airflow),
+            retry_attempts=0,
+        ).function
+        self._grant(config, storage, airflow)
+        # A missed sample is made up for by the next one ten seconds later: a retry would only come too late.
+        events.Rule(
+            self,
+            "EveryMinute",
+            schedule=events.Schedule.rate(cdk.Duration.minutes(1)),
+            targets=[targets.LambdaFunction(self.function, retry_attempts=0)],
+        )
+        cloudwatch.Alarm(
+            self,
+            "Errors",
+            metric=self.function.metric_errors(period=cdk.Duration.minutes(5)),
+            threshold=3,
+            evaluation_periods=1,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            alarm_description="The load metric fails: workers don't follow the load",
+        )
+        cdk.CfnOutput(self, "LoadMetricFunctionName", value=self.function.function_name)
+
+    def _environment(
+        self, config: EnvironmentConfig, network: NetworkStack, storage: StorageStack, airflow: AirflowStack
+    ) -> dict[str, str]:
+        queues = [
+            {
+                "queue": queue,
+                "task_definition": airflow.workers[queue].family,
+                "container": "airflow",
+                "slots": worker.concurrency,
+                "min": worker.min,
+                "max": worker.max,
+                "capacity_provider": worker.capacity,
+            }
+            for queue, worker in config.workers.items()
+        ]
+        return {
+            "UPDRAFT_PROJECT": config.project,
+            "UPDRAFT_ENVIRONMENT": config.environment,
+            "UPDRAFT_CLUSTER": airflow.cluster.cluster_name,
+            "UPDRAFT_DATABASE_HOST": storage.database.db_instance_endpoint_address,
+            "UPDRAFT_DATABASE_PORT": storage.database.db_instance_endpoint_port,
+            "UPDRAFT_DATABASE_NAME": DATABASE_NAME,
+            "UPDRAFT_DATABASE_USER": METRICS_DATABASE_USER,
+            "UPDRAFT_DATABASE_CA_BUNDLE": DATABASE_CA,
+            "UPDRAFT_QUEUES": json.dumps(queues),
+            "UPDRAFT_SUBNET_IDS": ",".join(network.service_subnet_ids),
+            "UPDRAFT_SECURITY_GROUP_IDS": network.groups.airflow.security_group_id,
+            "UPDRAFT_ASSIGN_PUBLIC_IP": "ENABLED" if network.assigns_public_ip else "DISABLED",
+        }
+
+    def _grant(self, config: EnvironmentConfig, storage: StorageStack, airflow: AirflowStack) -> None:
+        in_cluster = {"ArnEquals": {"ecs:cluster": airflow.cluster.cluster_arn}}
+        storage.database.grant_connect(self.function, METRICS_DATABASE_USER)
+        families = [
+            self.format_arn(
+                service="ecs", resource="task-definition", resource_name=f"{config.prefix}-worker-{queue}:*"
+            )
+            for queue in config.workers
+        ]
+        worker_roles = [airflow.task_role.role_arn] + [
+            worker.obtain_execution_role().role_arn for worker in airflow.workers.values()
+        ]
+        for statement in (
+            iam.PolicyStatement(
+                actions=["ecs:RunTask", "ecs:TagResource"], resources=families, conditions=in_cluster
+            ),
+            # AWS has no narrower resource for listing tasks than the condition on the cluster.
+            iam.PolicyStatement(actions=["ecs:ListTasks"], resources=["*"], conditions=in_cluster),
+            iam.PolicyStatement(
+                actions=["iam:PassRole"],
+                resources=worker_roles,
+                conditions={"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
+            ),
+            iam.PolicyStatement(
+                actions=["cloudwatch:PutMetricData"],
+                resources=["*"],
+                conditions={"StringEquals": {"cloudwatch:namespace": config.project}},
+            ),
+        ):
+            self.function.add_to_role_policy(statement)

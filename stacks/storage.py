@@ -1,0 +1,155 @@
+"""Everything that holds data: database, broker, buckets, the shared directory of releases, and secrets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_efs as efs
+from aws_cdk import aws_rds as rds
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_ssm as ssm
+from constructs import Construct
+
+from stacks.config import EnvironmentConfig
+from stacks.constructs.broker import Broker
+from stacks.constructs.private_bucket import PrivateBucket
+from stacks.network import NetworkStack
+
+DATABASE_NAME = "airflow"
+# Characters that mean something in a URL, a shell or to RDS stay out of generated passwords.
+EXCLUDED_CHARACTERS = "/@\"' %:?#[]{}()\\|^&=+,;<>`~$*!"
+
+
+class StorageStack(cdk.Stack):
+    """`database`, `broker`, `logs`, `bundles`, `data` (buckets), `releases` (EFS) and `secrets`."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        config: EnvironmentConfig,
+        network: NetworkStack,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(scope, construct_id, termination_protection=config.keep_data_on_destroy, **kwargs)
+        self._removal_policy = (
+            cdk.RemovalPolicy.RETAIN if config.keep_data_on_destroy else cdk.RemovalPolicy.DESTROY
+        )
+        self.database = self._build_database(config, network)
+        self.broker = Broker(self, "Broker", config=config, network=network, generate=self._build_secret)
+        self.logs = PrivateBucket(self, "Logs", removal_policy=self._removal_policy, expire_days=90).bucket
+        self.bundles = PrivateBucket(self, "Bundles", removal_policy=self._removal_policy).bucket
+        self.data = PrivateBucket(self, "Data", removal_policy=self._removal_policy).bucket
+        self.releases = self._build_releases(config, network)
+        self.fernet_secret = self._build_secret(
+            "FernetSecret", "Encrypts connections and variables in the database"
+        )
+        self.jwt_secret = self._build_secret("JwtSecret", "Signs the tokens of the execution API")
+        self.api_secret = self._build_secret("ApiSecret", "Signs the sessions of the UI")
+        self.admin = self._build_login("Admin", "admin")
+        self.flower_login = self._build_login("FlowerLogin", "flower") if config.services.flower else None
+        self._add_outputs()
+
+    @property
+    def database_secret(self) -> secretsmanager.ISecret:
+        """Keys `username` and `password` of the database's owner."""
+        secret = self.database.secret
+        assert secret is not None, "credentials are always generated"
+        return secret
+
+    def _build_database(self, config: EnvironmentConfig, network: NetworkStack) -> rds.DatabaseInstance:
+        engine = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.of("17.6", "17"))
+        settings = config.database
+        return rds.DatabaseInstance(
+            self,
+            "MetadataDb",
+            engine=engine,
+            instance_identifier=f"{config.prefix}-metadata",
+            instance_type=ec2.InstanceType(settings.instance_class.removeprefix("db.")),
+            vpc=network.vpc,
+            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+            security_groups=[network.groups.database],
+            database_name=DATABASE_NAME,
+            credentials=rds.Credentials.from_generated_secret(
+                "airflow_owner", exclude_characters=EXCLUDED_CHARACTERS
+            ),
+            parameter_group=rds.ParameterGroup(
+                self, "MetadataDbParameters", engine=engine, parameters={"rds.force_ssl": "1"}
+            ),
+            allocated_storage=settings.storage_gib,
+            storage_type=rds.StorageType.GP3,
+            storage_encrypted=True,
+            multi_az=settings.multi_az,
+            iam_authentication=True,
+            backup_retention=cdk.Duration.days(settings.backup_retention_days),
+            delete_automated_backups=not config.keep_data_on_destroy,
+            deletion_protection=settings.deletion_protection,
+            removal_policy=cdk.RemovalPolicy.SNAPSHOT
+            if config.keep_data_on_destroy
+            else cdk.RemovalPolicy.DESTROY,
+            auto_minor_version_upgrade=True,
+            copy_tags_to_snapshot=True,
+        )
+
+    def _build_releases(self, config: EnvironmentConfig, network: NetworkStack) -> efs.FileSystem:
+        releases = efs.FileSystem(
+            self,
+            "Releases",
+            vpc=network.vpc,
+            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+            security_group=network.groups.releases,
+            encrypted=True,
+            throughput_mode=efs.ThroughputMode.ELASTIC,
+            lifecycle_policy=efs.LifecyclePolicy.AFTER_30_DAYS,
+            removal_policy=self._removal_policy,
+        )
+        ssm.StringParameter(
+            self,
+            "ReleasesFileSystemParameter",
+            parameter_name=f"{config.ssm_prefix}/releases/file-system-id",
+            string_value=releases.file_system_id,
+            description="Read by the bastion at boot, which is made before the file system",
+        )
+        return releases
+
+    def _build_secret(self, construct_id: str, description: str) -> secretsmanager.Secret:
+        return secretsmanager.Secret(
+            self,
+            construct_id,
+            description=description,
+            generate_secret_string=secretsmanager.SecretStringGenerator(
+                password_length=48, exclude_punctuation=True
+            ),
+            removal_policy=self._removal_policy,
+        )
+
+    def _build_login(self, construct_id: str, username: str) -> secretsmanager.Secret:
+        return secretsmanager.Secret(
+            self,
+            construct_id,
+            description=f"Log-in of {username}",
+            generate_secret_string=secretsmanager.SecretStringGenerator(
+                secret_string_template=f'{{"username": "{username}"}}',
+                generate_string_key="password",
+                password_length=24,
+                exclude_punctuation=True,
+            ),
+            removal_policy=self._removal_policy,
+        )
+
+    def _add_outputs(self) -> None:
+        for name, value in {
+            "DatabaseIdentifier": self.database.instance_identifier,
+            "DatabaseEndpoint": self.database.db_instance_endpoint_address,
+            "DatabasePort": self.database.db_instance_endpoint_port,
+            "DatabaseSecretArn": self.database_secret.secret_arn,
+            "LogsBucket": self.logs.bucket_name,
+            "BundlesBucket": self.bundles.bucket_name,
+            "DataBucket": self.data.bucket_name,
+            "ReleasesFileSystemId": self.releases.file_system_id,
+        }.items():
+            cdk.CfnOutput(self, name, value=value)

@@ -1,0 +1,71 @@
+"""The MLflow tracking server: on the same PostgreSQL instance in a database of its own, artifacts in S3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_secretsmanager as secretsmanager
+from constructs import Construct
+
+from stacks.airflow import AirflowStack
+from stacks.config import EnvironmentConfig
+from stacks.constructs.airflow_service import AirflowService
+from stacks.constructs.image_context import Image
+from stacks.constructs.mlflow_task import MlflowTask
+from stacks.network import NetworkStack
+from stacks.storage import StorageStack
+
+
+class TrackingStack(cdk.Stack):
+    """`login` and the `mlflow` service, found as `mlflow.{namespace}`."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        config: EnvironmentConfig,
+        network: NetworkStack,
+        storage: StorageStack,
+        airflow: AirflowStack,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(scope, construct_id, **kwargs)
+        self.login = secretsmanager.Secret(
+            self,
+            "Login",
+            description="Log-in of the tracking server's administrator",
+            generate_secret_string=secretsmanager.SecretStringGenerator(
+                secret_string_template='{"username": "admin"}',
+                generate_string_key="password",
+                password_length=24,
+                exclude_punctuation=True,
+            ),
+        )
+        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("ecs-tasks.amazonaws.com"))
+        storage.data.grant_read_write(role, "mlflow/*")
+        image = Image(self, "Image", name="mlflow", config=config, architecture=config.architecture)
+        task = MlflowTask(
+            self,
+            "Task",
+            image=ecs.ContainerImage.from_docker_image_asset(image.asset),
+            role=role,
+            login=self.login,
+            storage=storage,
+            config=config,
+        )
+        AirflowService(
+            self,
+            "Mlflow",
+            name="mlflow",
+            definition=task.definition,
+            count=1,
+            cluster=airflow.cluster,
+            network=network,
+            security_group=network.groups.mlflow,
+            namespace=airflow.namespace,
+        )
+        cdk.CfnOutput(self, "TrackingSecretArn", value=self.login.secret_arn)

@@ -1,0 +1,196 @@
+"""What SageMaker workflows need: the jobs' role, the training image, the model registry, and their settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_budgets as budgets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sagemaker as sagemaker
+from aws_cdk import aws_ssm as ssm
+from constructs import Construct
+
+from stacks.airflow import AirflowStack
+from stacks.config import EnvironmentConfig
+from stacks.constructs.image_context import Image
+from stacks.network import NetworkStack
+from stacks.storage import StorageStack
+
+# Every kind of SageMaker resource that a DAG makes is named with the environment's prefix.
+OWNED = ("training-job", "processing-job", "transform-job", "hyper-parameter-tuning-job", "model")
+
+
+class WorkflowsStack(cdk.Stack):
+    """`role` (of the jobs), `image` (of trainings), `settings` (what DAGs read)."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        config: EnvironmentConfig,
+        network: NetworkStack,
+        storage: StorageStack,
+        airflow: AirflowStack,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(scope, construct_id, **kwargs)
+        self._config = config
+        # SageMaker's CPU and GPU instances are x86, whatever the services run on.
+        self.image = Image(self, "TrainingImage", name="training", config=config, architecture="x86_64").asset
+        self.role = self._build_job_role(storage)
+        self.model_packages = sagemaker.CfnModelPackageGroup(
+            self,
+            "ModelPackages",
+            model_package_group_name=f"{config.prefix}-flights",
+            model_package_group_description="Models that predict whether a flight arrives late",
+        )
+        self._allow_tasks(airflow)
+        self.settings = ssm.StringParameter(
+            self,
+            "Settings",
+            parameter_name=f"{config.ssm_prefix}/workflows",
+            string_value=self.to_json_string(self._settings(network, storage)),
+            description="What DAGs need to know to start SageMaker jobs",
+        )
+        self._build_budget()
+        cdk.CfnOutput(self, "SettingsParameter", value=self.settings.parameter_name)
+        cdk.CfnOutput(self, "ModelPackageGroupName", value=self.model_packages.model_package_group_name)
+
+    def _settings(self, network: NetworkStack, storage: StorageStack) -> dict[str, Any]:
+        workflows = self._config.workflows
+        return {
+            "region": self._config.region,
+            "role_arn": self.role.role_arn,
+            "training_image": self.image.image_uri,
+            "data_bucket": storage.data.bucket_name,
+            "model_package_group": self.model_packages.model_package_group_name,
+            "subnet_ids": network.service_subnet_ids,
+            "security_group_ids": [network.groups.jobs.security_group_id],
+            "instance_types": workflows.instance_types.model_dump(),
+            "max_runtime_seconds": workflows.max_runtime_seconds,
+            "poll_seconds": workflows.poll_seconds,
+        }
+
+    def _build_job_role(self, storage: StorageStack) -> iam.Role:
+        role = iam.Role(
+            self,
+            "JobRole",
+            description="Of SageMaker jobs",
+            assumed_by=iam.ServicePrincipal(
+                "sagemaker.amazonaws.com",
+                conditions={"StringEquals": {"aws:SourceAccount": self.account}},
+            ),
+        )
+        storage.data.grant_read_write(role)
+        self.image.repository.grant_pull(role)
+        job_logs = self.format_arn(
+            service="logs",
+            resource="log-group",
+            resource_name="/aws/sagemaker/*",
+            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+        )
+        role.add_to_policy(
+            iam.PolicyStatement(
+                actions=[
+                    "logs:CreateLogGroup",
+                    "logs:CreateLogStream",
+                    "logs:PutLogEvents",
+                    "logs:DescribeLogStreams",
+                ],
+                resources=[job_logs],
+            )
+        )
+        role.add_to_policy(
+            iam.PolicyStatement(
+                actions=["cloudwatch:PutMetricData"],
+                resources=["*"],
+                conditions={"StringLike": {"cloudwatch:namespace": "/aws/sagemaker/*"}},
+            )
+        )
+        return role
+
+    def _allow_tasks(self, airflow: AirflowStack) -> None:
+        """A policy of this stack on the tasks' role: granting from there would make a cycle of stacks."""
+        iam.ManagedPolicy(
+            self,
+            "TaskPolicy",
+            description="Starts, watches and stops this environment's SageMaker jobs",
+            roles=[airflow.task_role],
+            statements=[
+                iam.PolicyStatement(
+                    actions=[
+                        f"sagemaker:{verb}{noun}"
+                        for noun in (
+                            "TrainingJob",
+                            "ProcessingJob",
+                            "TransformJob",
+                            "HyperParameterTuningJob",
+                        )
+                        for verb in ("Create", "Describe", "Stop")
+                    ]
+                    + ["sagemaker:CreateModel", "sagemaker:DescribeModel", "sagemaker:DeleteModel"]
+                    + ["sagemaker:AddTags", "sagemaker:ListTags"],
+                    resources=[self._owned(kind) for kind in OWNED],
+                ),
+                iam.PolicyStatement(
+                    actions=[
+                        "sagemaker:CreateModelPackage",
+                        "sagemaker:DescribeModelPackage",
+                        "sagemaker:DescribeModelPackageGroup",
+                        "sagemaker:UpdateModelPackage",
+                        "sagemaker:ListModelPackages",
+                        "sagemaker:AddTags",
+                    ],
+                    resources=[self._owned("model-package-group"), self._owned("model-package")],
+                ),
+                iam.PolicyStatement(
+                    actions=["iam:PassRole"],
+                    resources=[self.role.role_arn],
+                    conditions={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
+                ),
+                iam.PolicyStatement(
+                    actions=["logs:DescribeLogStreams", "logs:GetLogEvents"],
+                    resources=[
+                        self.format_arn(
+                            service="logs",
+                            resource="log-group",
+                            resource_name="/aws/sagemaker/*",
+                            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+                        )
+                    ],
+                ),
+            ],
+        )
+
+    def _owned(self, kind: str) -> str:
+        return self.format_arn(service="sagemaker", resource=kind, resource_name=f"{self._config.prefix}-*")
+
+    def _build_budget(self) -> None:
+        workflows = self._config.workflows
+        if workflows.alarm_email is None:
+            return
+        budgets.CfnBudget(
+            self,
+            "Budget",
+            budget=budgets.CfnBudget.BudgetDataProperty(
+                budget_name=f"{self._config.prefix}-sagemaker",
+                budget_type="COST",
+                time_unit="MONTHLY",
+                budget_limit=budgets.CfnBudget.SpendProperty(amount=workflows.monthly_budget_usd, unit="USD"),
+                cost_filters={"Service": ["Amazon SageMaker"]},
+            ),
+            notifications_with_subscribers=[
+                budgets.CfnBudget.NotificationWithSubscribersProperty(
+                    notification=budgets.CfnBudget.NotificationProperty(
+                        comparison_operator="GREATER_THAN", notification_type="ACTUAL", threshold=80
+                    ),
+                    subscribers=[
+                        budgets.CfnBudget.SubscriberProperty(
+                            address=workflows.alarm_email, subscription_type="EMAIL"
+                        )
+                    ],
+                )
+            ],
+        )
