@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 ADMINISTRATOR = "elasticache-admin"
 READY_SECONDS = 20
@@ -78,6 +80,7 @@ class RedisServer:
             username=ADMINISTRATOR,
             password=self._administrator_password(),
             socket_timeout=5,
+            retry=Retry(NoBackoff(), 0),
         )
 
     def _administrator_password(self) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from local import tls_front
 from local.broker.server import RedisServer, check_token
@@ -30,7 +32,8 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def opens(server: RedisServer, token: str | None) -> bool:
-    with redis.Redis(unix_socket_path=str(server.socket), password=token) as client:
+    never = Retry(NoBackoff(), 0)
+    with redis.Redis(unix_socket_path=str(server.socket), password=token, retry=never) as client:
         try:
             return bool(client.ping())
         except (redis.exceptions.AuthenticationError, redis.exceptions.ResponseError):
