@@ -1,0 +1,150 @@
+"""The account's one process: the emulator's HTTP server, our patches, and the planes behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import logging
+import signal
+import sys
+import threading
+import urllib.request
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+from ministack import app as ministack_app  # type: ignore[import-untyped]
+from ministack.core import persistence, router  # type: ignore[import-untyped]
+
+from local import processes
+from local.account import patches, resources
+from local.account.context import AccountContext, Plane
+from local.paths import LocalPaths
+
+# In this order they start, in the reverse one they stop.
+PLANES = ("database", "broker", "ecs", "codedeploy", "sagemaker")
+SAVE_SECONDS = 5
+GRACE_SECONDS = 5
+READY_PATH = "/_updraft/ready"
+PLANE_START_SECONDS = 60
+
+
+class Account:
+    """Serves the API, keeps the state saved, starts and stops the planes."""
+
+    def __init__(self, paths: LocalPaths) -> None:
+        self._logger = logging.getLogger("updraft")
+        self._context = AccountContext(paths=paths, logger=self._logger)
+        self._paths = paths
+        self._ready = False
+        self._failure: str | None = None
+        self._stop = asyncio.Event()
+        self._planes: list[Plane] = []
+
+    def install(self) -> None:
+        """Apply our patches and additions before the first request."""
+        patches.install(self._context)
+        resources.install(self._context)
+        for name in PLANES:
+            self._planes.append(importlib.import_module(f"local.{name}").install(self._context))
+
+    async def run(self) -> int:
+        """Serve until told to stop; returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop.set)
+        threading.Thread(target=self._start_planes, name="start-planes", daemon=True).start()
+        saver = asyncio.create_task(self._save_regularly())
+        config = Config()
+        config.bind = [f"127.0.0.1:{self._paths.port}"]
+        config.keep_alive_timeout = 75
+        config.graceful_timeout = GRACE_SECONDS
+        config.loglevel = "WARNING"
+        await hypercorn_serve(self._answer, config, shutdown_trigger=self._stopped)  # type: ignore[arg-type]
+        saver.cancel()
+        return 1 if self._failure else 0
+
+    async def _stopped(self) -> None:
+        await self._stop.wait()
+        # While the planes stop, their processes still need the API.
+        await asyncio.to_thread(self._stop_planes)
+
+    async def _answer(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        if scope["type"] == "http" and scope["path"] == READY_PATH:
+            body = json.dumps({"planes": {plane.name: plane.state() for plane in self._planes}}).encode()
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            await send(
+                {"type": "http.response.start", "status": 200 if self._ready else 503, "headers": headers}
+            )
+            await send({"type": "http.response.body", "body": body})
+            return
+        await ministack_app.app(scope, receive, send)
+
+    def _start_planes(self) -> None:
+        try:
+            self._wait_for_api()
+            for plane in self._planes:
+                plane.start()
+            self._ready = True
+        except Exception as error:
+            self._logger.exception("a plane did not start")
+            self._failure = str(error)
+            print(f"updraft: the emulated account did not start: {error}", file=sys.stderr, flush=True)
+            self._stop_from_thread()
+
+    def _stop_from_thread(self) -> None:
+        loop = ministack_app._MAIN_LOOP
+        if loop is not None:
+            loop.call_soon_threadsafe(self._stop.set)
+
+    def _wait_for_api(self) -> None:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        for _ in range(PLANE_START_SECONDS * 10):
+            try:
+                opener.open(f"{self._paths.endpoint_url}/_ministack/health", timeout=2).close()
+                return
+            except OSError:
+                threading.Event().wait(0.1)
+        raise TimeoutError("the emulator's API does not answer")
+
+    def _stop_planes(self) -> None:
+        for plane in reversed(self._planes):
+            try:
+                plane.stop()
+            except Exception:
+                self._logger.exception("plane %s did not stop cleanly", plane.name)
+
+    async def _save_regularly(self) -> None:
+        """State saved only at a clean stop would be lost with a SIGKILL."""
+        while True:
+            await asyncio.sleep(SAVE_SECONDS)
+            try:
+                persistence.save_all(ministack_app._build_persistence_save_dict())
+            except Exception:
+                self._logger.exception("the state was not saved; trying again in %s s", SAVE_SECONDS)
+
+
+def serve(paths: LocalPaths) -> int:
+    """Run the account on these paths until it is told to stop."""
+    for directory in (paths.run, paths.log, paths.account / "state", paths.account / "s3"):
+        directory.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    logging.getLogger("updraft").setLevel(logging.INFO)
+    # What an account that was killed left running holds ports and files that this one needs.
+    processes.reap(paths, except_names=["account", "cdk"])
+    # Knowing every AWS service by name would load botocore's model of each: 400 MB.
+    router._KNOWN_AWS_SERVICE_NAMES = frozenset(ministack_app.SERVICE_HANDLERS) | {"codedeploy", "sagemaker"}
+
+    async def run() -> int:
+        account = Account(paths)
+        account.install()
+        return await account.run()
+
+    return asyncio.run(run())
