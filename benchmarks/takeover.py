@@ -79,7 +79,7 @@ def one_round(number: int, moment_seconds: float, *, everything: bool) -> dict[s
 
 def kill_platform() -> None:
     """SIGKILL every process that the platform's own records name, at once."""
-    for pid in processes.all_pids(LocalPaths(ROOT / ".updraft" / "local").run):
+    for pid in processes.all_pids(LocalPaths(ROOT / ".updraft" / "local")):
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:

@@ -69,7 +69,7 @@ def run_cdk(target: Target, arguments: list[str], *, outside_app: bool = False) 
     log.parent.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     if target.is_local:
-        processes.reap_one(local_paths().run, CDK)  # what a killed command left running
+        processes.stop(local_paths(), CDK, timeout_seconds=0)  # what a killed command left running
     command = [str(cdk), "--no-notices", "--no-version-reporting", *arguments]
     with (
         log.open("a") as record,
@@ -81,11 +81,12 @@ def run_cdk(target: Target, arguments: list[str], *, outside_app: bool = False) 
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         ) as process,
     ):
         assert process.stdout is not None
         if target.is_local:
-            processes.record(local_paths().run, CDK, process.pid, command)
+            processes.record(local_paths(), CDK, process.pid, command)
         for line in process.stdout:
             text = ANSI.sub("", line.rstrip())
             record.write(text + "\n")

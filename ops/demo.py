@@ -9,7 +9,7 @@ from ops import delivery, laptop
 from ops.airflow_api import AirflowApi
 from ops.bootstrap import ROOT
 from ops.console import say, step
-from ops.target import target_of
+from ops.target import local_paths, target_of
 
 DAG_ID = "sagemaker_training"
 # A demo that was killed left its run going: the next one finds it by this prefix.
@@ -39,7 +39,7 @@ def run() -> dict[str, Any]:
         "dag_run": {"dag_id": DAG_ID, "run_id": run_id, "state": finished["state"]},
         "urls": platform["urls"],
         "credentials": target.credentials(),
-        "memory_mib": laptop.memory_mib(laptop.local_paths().run),
+        "memory_mib": laptop.memory_mib(local_paths()),
     }
     if finished["state"] == "success":
         summary = airflow.xcom(DAG_ID, run_id, "summary")

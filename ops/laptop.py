@@ -15,6 +15,7 @@ from typing import Any
 import requests
 
 from local import processes
+from local.paths import LocalPaths
 from ops import cdk
 from ops.bootstrap import (
     NODE_DIRECTORY,
@@ -70,8 +71,8 @@ def down(*, wipe: bool) -> dict[str, Any]:
     """Stop every process of the platform, and nothing else; `wipe` also removes its state."""
     paths = local_paths()
     with exclusive("the local platform"), step("stopping the platform"):
-        stopped = processes.stop(paths.run, ACCOUNT, timeout_seconds=ACCOUNT_STOP_SECONDS)
-        reaped = processes.reap(paths.run)
+        stopped = processes.stop(paths, ACCOUNT, timeout_seconds=ACCOUNT_STOP_SECONDS)
+        reaped = processes.reap(paths)
         if wipe:
             shutil.rmtree(paths.root)
     return {"stopped": bool(stopped or reaped), "wiped": wipe}
@@ -86,20 +87,20 @@ def start_account() -> None:
     if _ready() is not None:
         return
     with step("starting the emulated account"):
-        if not processes.is_alive(paths.run, ACCOUNT):
-            processes.reap(paths.run)
+        if not processes.is_running(paths, ACCOUNT):
+            processes.reap(paths)
             processes.start(
-                paths.run,
+                paths,
                 ACCOUNT,
                 [str(environment_python(TOOLS)), "-m", "local.account"]
                 + ["--state-directory", str(paths.root), "--port", str(paths.port)],
-                log=paths.log / "account.log",
-                env=_account_environment(),
-                cwd=ROOT,
+                log_file=paths.log / "account.log",
+                environment=_account_environment(),
+                working_directory=ROOT,
             )
         deadline = time.monotonic() + ACCOUNT_START_SECONDS
         while _ready() is None:
-            if not processes.is_alive(paths.run, ACCOUNT):
+            if not processes.is_running(paths, ACCOUNT):
                 raise OperatorError(_last_words(paths.log / "account.log"))
             if time.monotonic() > deadline:
                 raise OperatorError(
@@ -291,14 +292,14 @@ def status(target: Target) -> dict[str, Any]:
     document: dict[str, Any] = {"environment": target.name, "services": services(target), "urls": urls}
     if target.is_local:
         document["planes"] = (_ready() or {}).get("planes", {})
-        document["memory_mib"] = memory_mib(local_paths().run)
+        document["memory_mib"] = memory_mib(local_paths())
     return document
 
 
-def memory_mib(run_directory: Path) -> int | None:
+def memory_mib(paths: LocalPaths) -> int | None:
     """The proportional memory (PSS) of every process of the platform in MiB; None where the system has none."""
     total_kib = 0
-    for pid in processes.all_pids(run_directory):
+    for pid in processes.all_pids(paths):
         try:
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except OSError:

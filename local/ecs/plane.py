@@ -298,9 +298,11 @@ class EcsPlane:
         failed = [
             task
             for task in self._store.tasks.values()
-            if task["startedBy"] == primary["id"]
-            and task["lastStatus"] == "STOPPED"
-            and task.get("stopCode") in ("EssentialContainerExited", "TaskFailedToStart")
+            if (
+                task["startedBy"] == primary["id"]
+                and task["lastStatus"] == "STOPPED"
+                and task.get("stopCode") in ("EssentialContainerExited", "TaskFailedToStart")
+            )
             or (
                 task["startedBy"] == primary["id"]
                 and "health checks" in task.get("stoppedReason", "")
