@@ -112,7 +112,10 @@ class AirflowStack(cdk.Stack):
             role=self.control_role,
             airflow=self.airflow,
             config=self._config,
-            environment={"UPDRAFT_METRICS_DATABASE_USER": airflow_environment.METRICS_DATABASE_USER},
+            environment={
+                "UPDRAFT_METRICS_DATABASE_USER": airflow_environment.METRICS_DATABASE_USER,
+                "UPDRAFT_EXTRA_DATABASES": "mlflow" if self._config.tracking.enabled else "",
+            },
             secrets={
                 "UPDRAFT_ADMIN_USERNAME": ecs.Secret.from_secrets_manager(self._storage.admin, "username"),
                 "UPDRAFT_ADMIN_PASSWORD": ecs.Secret.from_secrets_manager(self._storage.admin, "password"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ministack.services.cloudformation import engine as cloudformation  # type: ignore[import-untyped]
+from ministack.services import cloudformation  # type: ignore[import-untyped]
 
 from local.account.context import AccountContext
 from local.account.resources.shapes import to_api
@@ -46,7 +46,8 @@ class EcsResources:
 
     def create_cluster(self, logical_id: str, props: Props, stack_name: str) -> tuple[str, Props]:
         """CreateCluster; `Ref` is the name."""
-        request = to_api("ecs", "CreateCluster", props)
+        renamed = {"Settings" if name == "ClusterSettings" else name: value for name, value in props.items()}
+        request = to_api("ecs", "CreateCluster", renamed)
         request.setdefault("clusterName", f"{stack_name}-{logical_id}")
         cluster = self._ecs.call("CreateCluster", request)["cluster"]
         return cluster["clusterName"], {"Arn": cluster["clusterArn"]}
@@ -106,10 +107,15 @@ class EcsResources:
         arn = service["serviceArn"]
         created = self._created.setdefault(stack_name, [])
         created.append(arn)
-        if len(created) >= _services_in_template(stack_name):
-            del self._created[stack_name]
-            for each in created:
-                self._wait_steady(each)
+        try:
+            if len(created) >= _services_in_template(stack_name):
+                del self._created[stack_name]
+                for each in created:
+                    self._wait_steady(each)
+        except Exception:
+            # CloudFormation deletes what it failed to create; the emulator forgets it.
+            self.delete_service(arn, props)
+            raise
         return arn, {"ServiceArn": arn, "Name": service["serviceName"]}
 
     def update_service(

@@ -7,11 +7,14 @@ a task's own network namespace; 127.0.0.1 stays what it is, for that is where th
 import json
 import os
 import socket
+import sys
 
 _address = os.environ.get("UPDRAFT_TASK_ADDRESS")
 _names_file = os.environ.get("UPDRAFT_TASK_NAMES", "")
 
 if _address:
+    # uvloop binds in C, past everything below; uvicorn falls back to asyncio without it.
+    sys.modules["uvloop"] = None  # type: ignore[assignment]
     _getaddrinfo = socket.getaddrinfo
     _bind = socket.socket.bind
     _hostname = "ip-" + _address.replace(".", "-")
