@@ -24,6 +24,7 @@ def install(context: AccountContext) -> CodeDeployPlane:
         store=store,
         paths=context.paths,
         ec2=context.boto3_client("ec2"),
+        ssm=context.boto3_client("ssm"),
         s3=context.boto3_client("s3"),
         environment=script_environment(endpoint_url=context.endpoint_url, region=context.region),
         logger=context.logger,

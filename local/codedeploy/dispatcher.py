@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Dispatcher:
     """Runs each deployment in a thread of its own.
 
-    `ec2` and `s3` are boto3 clients of the account, `environment` is what hook scripts inherit.
+    `ec2`, `ssm` and `s3` are boto3 clients of the account, `environment` is what hook scripts inherit.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class Dispatcher:
         store: Store,
         paths: LocalPaths,
         ec2: Any,
+        ssm: Any,
         s3: Any,
         environment: Mapping[str, str],
         logger: logging.Logger,
@@ -35,6 +36,7 @@ class Dispatcher:
         self._store = store
         self._paths = paths
         self._ec2 = ec2
+        self._ssm = ssm
         self._s3 = s3
         self._environment = environment
         self._logger = logger
@@ -103,7 +105,7 @@ class Dispatcher:
 
     def _deploy(self, item: Item) -> None:
         group = self._group(item)
-        instances = matching_instances(self._ec2, self._paths, tag_groups(group))
+        instances = matching_instances(self._ec2, self._ssm, self._paths, tag_groups(group))
         if not instances:
             self._finish(
                 item,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from local.paths import LocalPaths
 
 ENVIRONMENT_FILE = "/etc/updraft/environment"
+BOOT_MOUNT = re.compile(r"ssm get-parameter [^\n]*--name (\S+)[^\n]*\n[^\n]*mount -t efs [^\n]*\":/ (\S+)")
 MOUNT = re.compile(r"(fs-[0-9a-f]{8,40})\S*\s+(/[\w./-]+)")
 
 
@@ -55,7 +56,9 @@ class Instance:
         return any(value == point or value.startswith(f"{point}/") for point in self.mounts)
 
 
-def matching_instances(ec2: Any, paths: LocalPaths, tag_groups: list[list[dict[str, str]]]) -> list[Instance]:
+def matching_instances(
+    ec2: Any, ssm: Any, paths: LocalPaths, tag_groups: list[list[dict[str, str]]]
+) -> list[Instance]:
     """Return the running instances that match one filter of every group, with what their user data says."""
     found = []
     for page in ec2.get_paginator("describe_instances").paginate():
@@ -64,7 +67,7 @@ def matching_instances(ec2: Any, paths: LocalPaths, tag_groups: list[list[dict[s
                 tags = {tag["Key"]: tag["Value"] for tag in it.get("Tags", [])}
                 if it["State"]["Name"] == "running" and matches(tags, tag_groups):
                     arn = f"arn:aws:ec2:{ec2.meta.region_name}:{reservation['OwnerId']}:instance/{it['InstanceId']}"
-                    found.append(_instance(ec2, paths, it["InstanceId"], arn))
+                    found.append(_instance(ec2, ssm, paths, it["InstanceId"], arn))
     return found
 
 
@@ -90,9 +93,15 @@ def parse_environment(user_data: str) -> dict[str, str]:
     return variables
 
 
-def parse_mounts(user_data: str) -> dict[str, str]:
-    """Return mount points and the file system id of each EFS mount in the user data."""
-    return {match[2].rstrip("/"): match[1] for match in MOUNT.finditer(user_data)}
+def parse_mounts(user_data: str, ssm: Any) -> dict[str, str]:
+    """Return mount points and the file system id of each EFS mount in the user data.
+
+    An id stands in the mount's line, or is read at boot from the SSM parameter that the lines before it name.
+    """
+    mounts = {match[2].rstrip("/"): match[1] for match in MOUNT.finditer(user_data)}
+    for parameter, point in BOOT_MOUNT.findall(user_data):
+        mounts[point.rstrip("/")] = ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
+    return mounts
 
 
 def _matches(tags: Mapping[str, str], tag_filter: dict[str, str]) -> bool:
@@ -105,11 +114,11 @@ def _matches(tags: Mapping[str, str], tag_filter: dict[str, str]) -> bool:
     return tags.get(key) == value
 
 
-def _instance(ec2: Any, paths: LocalPaths, identifier: str, arn: str) -> Instance:
+def _instance(ec2: Any, ssm: Any, paths: LocalPaths, identifier: str, arn: str) -> Instance:
     attribute = ec2.describe_instance_attribute(InstanceId=identifier, Attribute="userData")
     encoded = attribute.get("UserData", {}).get("Value", "")
     user_data = base64.b64decode(encoded).decode("utf-8", "replace")
-    mounts = {point: efs_root(paths, it) for point, it in parse_mounts(user_data).items()}
+    mounts = {point: efs_root(paths, it) for point, it in parse_mounts(user_data, ssm).items()}
     return Instance(
         identifier=identifier,
         arn=arn,

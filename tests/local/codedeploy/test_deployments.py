@@ -64,6 +64,7 @@ class Cloud:
             store=self.store,
             paths=self.paths,
             ec2=FakeEc2({"role": "bastion"}),
+            ssm=None,
             s3=self.s3,
             environment={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
             logger=logging.getLogger("codedeploy"),

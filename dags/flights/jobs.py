@@ -1,0 +1,175 @@
+"""The SageMaker requests of the flights workflow. Name, tags and limits are added by the operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runtime.settings import WorkflowSettings
+
+Request = dict[str, Any]
+VOLUME_GIB = 20
+INPUT, OUTPUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
+METRICS = [
+    {"Name": "train:auc", "Regex": r"train-auc=([0-9.]+)"},
+    {"Name": "validation:auc", "Regex": r"validation-auc=([0-9.]+)"},
+]
+
+
+def prepare(settings: WorkflowSettings, *, prefix: str) -> Request:
+    """Processing: raw splits in, feature matrices out."""
+    root = f"s3://{settings.data_bucket}/{prefix}"
+    return _processing(
+        settings,
+        program="prepare",
+        inputs={"raw": (f"{root}/input", INPUT)},
+        outputs={"prepared": (f"{root}/prepared", OUTPUT)},
+    )
+
+
+def train(
+    settings: WorkflowSettings, *, prefix: str, instance_type: str | None, hyperparameters: Request
+) -> Request:
+    """Training on the instance type of the environment, or another one that the run asks for."""
+    return {
+        **_training(
+            settings, prefix=prefix, instance_type=instance_type or settings.instance_types["training"]
+        ),
+        "HyperParameters": {name: str(value) for name, value in hyperparameters.items()},
+        "CheckpointConfig": {
+            "S3Uri": f"s3://{settings.data_bucket}/{prefix}/checkpoints",
+            "LocalPath": "/opt/ml/checkpoints",
+        },
+    }
+
+
+def tune(settings: WorkflowSettings, *, prefix: str, jobs: int | str, rounds: int | str) -> Request:
+    """Tuning: a bounded random search around the training's hyper-parameters."""
+    definition = _training(settings, prefix=prefix, instance_type=settings.instance_types["tuning"])
+    algorithm = definition.pop("AlgorithmSpecification")
+    return {
+        "HyperParameterTuningJobConfig": {
+            "Strategy": "Random",
+            "RandomSeed": 7,
+            "HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "validation:auc"},
+            "ResourceLimits": {"MaxNumberOfTrainingJobs": int(jobs), "MaxParallelTrainingJobs": 2},
+            "ParameterRanges": {
+                "IntegerParameterRanges": [{"Name": "max_depth", "MinValue": "3", "MaxValue": "8"}],
+                "ContinuousParameterRanges": [
+                    {"Name": "eta", "MinValue": "0.05", "MaxValue": "0.3", "ScalingType": "Logarithmic"}
+                ],
+            },
+        },
+        "TrainingJobDefinition": {
+            **definition,
+            "AlgorithmSpecification": {**algorithm, "MetricDefinitions": METRICS},
+            "StaticHyperParameters": {"rounds": str(rounds)},
+        },
+    }
+
+
+def evaluate(settings: WorkflowSettings, *, prefix: str, candidates: dict[str, str]) -> Request:
+    """Processing: each candidate's artifact (by name) against the baseline on the test flights."""
+    root = f"s3://{settings.data_bucket}/{prefix}"
+    inputs = {part: (f"{root}/prepared/{part}", f"{INPUT}/{part}") for part in ("train", "test")}
+    inputs |= {f"model-{name}": (uri, f"{INPUT}/model-{name}") for name, uri in candidates.items()}
+    return _processing(
+        settings,
+        program="evaluate",
+        inputs=inputs,
+        outputs={"evaluation": (f"{root}/evaluation", f"{OUTPUT}/evaluation")},
+    )
+
+
+def transform(settings: WorkflowSettings, *, prefix: str, model_name: str) -> Request:
+    """Batch transform of the test flights without their labels."""
+    root = f"s3://{settings.data_bucket}/{prefix}"
+    return {
+        "ModelName": model_name,
+        "TransformInput": {
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"{root}/prepared/batch/"}},
+            "ContentType": "text/csv",
+            "SplitType": "Line",
+        },
+        "TransformOutput": {
+            "S3OutputPath": f"{root}/predictions",
+            "AssembleWith": "Line",
+            "Accept": "text/csv",
+        },
+        "TransformResources": {"InstanceType": settings.instance_types["transform"], "InstanceCount": 1},
+        "BatchStrategy": "MultiRecord",
+        "MaxPayloadInMB": 6,
+    }
+
+
+def _training(settings: WorkflowSettings, *, prefix: str, instance_type: str) -> Request:
+    root = f"s3://{settings.data_bucket}/{prefix}"
+    return {
+        "AlgorithmSpecification": {
+            "TrainingImage": settings.training_image,
+            "TrainingInputMode": "File",
+            "MetricDefinitions": METRICS,
+        },
+        "RoleArn": settings.role_arn,
+        "InputDataConfig": [
+            {
+                "ChannelName": channel,
+                "DataSource": {
+                    "S3DataSource": {
+                        "S3DataType": "S3Prefix",
+                        "S3Uri": f"{root}/prepared/{channel}/",
+                        "S3DataDistributionType": "FullyReplicated",
+                    }
+                },
+            }
+            for channel in ("train", "validation")
+        ],
+        "OutputDataConfig": {"S3OutputPath": f"{root}/models"},
+        "ResourceConfig": {"InstanceType": instance_type, "InstanceCount": 1, "VolumeSizeInGB": VOLUME_GIB},
+        "StoppingCondition": {"MaxRuntimeInSeconds": settings.max_runtime_seconds},
+    }
+
+
+def _processing(
+    settings: WorkflowSettings,
+    *,
+    program: str,
+    inputs: dict[str, tuple[str, str]],
+    outputs: dict[str, tuple[str, str]],
+) -> Request:
+    return {
+        "RoleArn": settings.role_arn,
+        "AppSpecification": {
+            "ImageUri": settings.training_image,
+            "ContainerEntrypoint": ["python", "-m", "ml.container", program],
+        },
+        "ProcessingResources": {
+            "ClusterConfig": {
+                "InstanceType": settings.instance_types["processing"],
+                "InstanceCount": 1,
+                "VolumeSizeInGB": VOLUME_GIB,
+            }
+        },
+        "ProcessingInputs": [
+            {
+                "InputName": name,
+                "S3Input": {
+                    "S3Uri": uri,
+                    "LocalPath": path,
+                    "S3DataType": "S3Prefix",
+                    "S3InputMode": "File",
+                    "S3DataDistributionType": "FullyReplicated",
+                },
+            }
+            for name, (uri, path) in inputs.items()
+        ],
+        "ProcessingOutputConfig": {
+            "Outputs": [
+                {
+                    "OutputName": name,
+                    "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": "EndOfJob"},
+                }
+                for name, (uri, path) in outputs.items()
+            ]
+        },
+        "StoppingCondition": {"MaxRuntimeInSeconds": settings.max_runtime_seconds},
+    }

@@ -1,0 +1,63 @@
+"""The gate between a trained model and a registered one, and the registration itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import boto3
+from airflow.sdk.exceptions import AirflowFailException
+
+from runtime.settings import WorkflowSettings, tags
+
+
+def read_evaluation(settings: WorkflowSettings, prefix: str) -> dict[str, Any]:
+    """The report that the evaluation job wrote."""
+    answer = boto3.client("s3").get_object(
+        Bucket=settings.data_bucket, Key=f"{prefix}/evaluation/evaluation.json"
+    )
+    report: dict[str, Any] = json.loads(answer["Body"].read())
+    return report
+
+
+def choose(report: dict[str, Any], *, threshold: float) -> dict[str, Any]:
+    """The best candidate; raises AirflowFailException when it is below the threshold or no better than the baseline."""
+    name, scores = max(report["candidates"].items(), key=lambda item: item[1]["auc"])
+    baseline = report["baseline"]["auc"]
+    if scores["auc"] <= baseline:
+        raise AirflowFailException(
+            f"model '{name}' is no better than the baseline: {scores['auc']:.3f} against {baseline:.3f}"
+        )
+    if scores["auc"] < threshold:
+        raise AirflowFailException(
+            f"model '{name}' has an AUC of {scores['auc']:.3f}, at least {threshold} is asked for"
+        )
+    return {"candidate": name, "metric": "auc", "value": scores["auc"], "baseline": baseline}
+
+
+def register(
+    settings: WorkflowSettings, *, name: str, model_uri: str, chosen: dict[str, Any], context: Any
+) -> dict[str, str]:
+    """Create the model and an approved model package; returns their names. Repeating it makes nothing twice."""
+    client = boto3.client("sagemaker")
+    container = {"Image": settings.training_image, "ModelDataUrl": model_uri}
+    try:
+        client.create_model(
+            ModelName=name, PrimaryContainer=container, ExecutionRoleArn=settings.role_arn, Tags=tags(context)
+        )
+    except client.exceptions.ClientError as error:
+        if "already existing" not in str(error):
+            raise
+    package = client.create_model_package(
+        ModelPackageGroupName=settings.model_package_group,
+        ModelPackageDescription=f"AUC {chosen['value']:.4f}, baseline {chosen['baseline']:.4f}",
+        ClientToken=name,
+        ModelApprovalStatus="Approved",
+        CustomerMetadataProperties={"auc": f"{chosen['value']:.6f}", "baseline": f"{chosen['baseline']:.6f}"},
+        InferenceSpecification={
+            "Containers": [container],
+            "SupportedContentTypes": ["text/csv"],
+            "SupportedResponseMIMETypes": ["text/csv"],
+        },
+    )
+    return {"model_name": name, "model_package_arn": package["ModelPackageArn"]}

@@ -1,0 +1,1 @@
+"""Code that runs inside SageMaker jobs. Nothing here knows Airflow."""

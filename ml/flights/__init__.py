@@ -1,0 +1,1 @@
+"""Will a flight arrive fifteen minutes late or more?"""

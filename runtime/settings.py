@@ -1,0 +1,79 @@
+"""What DAGs know of their environment, read when a task runs, never when a DAG file is parsed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import boto3
+
+# Longest names that SageMaker takes: https://docs.aws.amazon.com/sagemaker/latest/APIReference/
+LONGEST_NAME = {"tuning": 32}
+LONGEST_NAME_DEFAULT = 63
+DIGEST_CHARACTERS = 10
+
+
+@dataclass(frozen=True)
+class WorkflowSettings:
+    """The JSON of the SSM parameter `{prefix}/workflows`, written by the workflows stack."""
+
+    region: str
+    role_arn: str
+    training_image: str
+    data_bucket: str
+    model_package_group: str
+    subnet_ids: list[str]
+    security_group_ids: list[str]
+    instance_types: dict[str, str]
+    max_runtime_seconds: int
+    poll_seconds: int
+
+
+def workflow_settings() -> WorkflowSettings:
+    """Read the settings; raises ValueError naming the keys that are missing."""
+    name = f"{os.environ['UPDRAFT_SSM_PREFIX']}/workflows"
+    values = json.loads(boto3.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
+    known = [field.name for field in fields(WorkflowSettings)]
+    missing = [key for key in known if key not in values]
+    if missing:
+        raise ValueError(f"{name}: not there: {', '.join(missing)}; deploy the workflows stack again")
+    return WorkflowSettings(**{key: values[key] for key in known})
+
+
+def job_name(context: Mapping[str, Any], *, kind: str) -> str:
+    """A SageMaker name that a try of a task always gets again: `{environment}-{task}-{digest of what it is}`.
+
+    At most 63 characters, 32 for a tuning job; letters, digits and single hyphens.
+    """
+    instance = context["ti"]
+    identity = f"{instance.dag_id}/{instance.run_id}/{instance.task_id}/{instance.map_index}/{instance.try_number}/{kind}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:DIGEST_CHARACTERS]
+    environment = f"{os.environ['UPDRAFT_PROJECT']}-{os.environ['UPDRAFT_ENVIRONMENT']}"
+    words = re.sub(r"[^a-zA-Z0-9]+", "-", f"{environment}-{instance.task_id}").strip("-")
+    longest = LONGEST_NAME.get(kind, LONGEST_NAME_DEFAULT) - DIGEST_CHARACTERS - 1
+    return f"{words[:longest].rstrip('-')}-{digest}"
+
+
+def tags(context: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The tags of everything that a task makes on SageMaker."""
+    instance = context["ti"]
+    version = getattr(context.get("dag_run"), "bundle_version", None) or getattr(
+        instance, "bundle_version", None
+    )
+    values = {
+        "updraft:project": os.environ["UPDRAFT_PROJECT"],
+        "updraft:environment": os.environ["UPDRAFT_ENVIRONMENT"],
+        "updraft:dag": instance.dag_id,
+        "updraft:run": instance.run_id,
+        "updraft:task": instance.task_id,
+        "updraft:bundle-version": version or "none",
+    }
+    # Characters that a tag's value can't have become underscores.
+    return [
+        {"Key": key, "Value": re.sub(r"[^\w\s+=.:/@-]", "_", value)[:256]} for key, value in values.items()
+    ]
