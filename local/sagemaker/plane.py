@@ -1,0 +1,244 @@
+"""The host: gives every job an instance, follows it, and runs the trainings of tuning jobs."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from local import processes
+from local.account.context import AccountContext
+from local.paths import ROOT
+from local.sagemaker.service import JOBS, RUNNING, SageMakerService, new_suffix
+from local.sagemaker.store import Record, Store
+from local.sagemaker.tuning import best_trial, draw, objective
+
+POLL_SECONDS = 0.2
+INSTANCE_JOBS = ("TrainingJob", "ProcessingJob", "TransformJob")
+
+
+class SageMakerPlane:
+    """Starts instances and copies what they report into the store."""
+
+    name = "sagemaker"
+
+    def __init__(self, context: AccountContext, store: Store, service: SageMakerService) -> None:
+        self._context = context
+        self._paths = context.paths
+        self._store = store
+        self._service = service
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sagemaker", daemon=True)
+
+    def start(self) -> None:
+        """Follow every job that has not ended."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the instances; their jobs fail with the reason."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        for kind in INSTANCE_JOBS:
+            for name, job in self._store.of(kind).items():
+                if job[JOBS[kind][3]] in RUNNING:
+                    processes.stop(self._paths, _process_name(kind, name), timeout_seconds=0)
+                    self._fail(kind, job, "InternalServerError: the host was stopped")
+        self._store.save()
+
+    def state(self) -> str:
+        """`running` while the host's thread does its work."""
+        return "running" if self._thread.is_alive() else "stopped"
+
+    def _run(self) -> None:
+        while not self._stopping.wait(POLL_SECONDS):
+            try:
+                self._step()
+            except Exception:
+                self._context.logger.exception("the SageMaker host failed in one step and goes on")
+
+    def _step(self) -> None:
+        with self._store.lock:
+            for kind in INSTANCE_JOBS:
+                for name, job in list(self._store.of(kind).items()):
+                    if job[JOBS[kind][3]] in RUNNING:
+                        self._follow(kind, name, job)
+            for name, job in list(self._store.of("HyperParameterTuningJob").items()):
+                if job["HyperParameterTuningJobStatus"] in RUNNING:
+                    self._tune(name, job)
+        self._store.save()
+
+    # Jobs with an instance
+
+    def _follow(self, kind: str, name: str, job: Record) -> None:
+        directory = self._directory(kind, name)
+        if not (directory / "job.json").exists():
+            self._launch(kind, name, job, directory)
+            return
+        if job[JOBS[kind][3]] == "Stopping":
+            (directory / "stop").touch()
+        # Read after looking at the process: a status written just before its end is not missed.
+        alive = processes.is_running(self._paths, _process_name(kind, name))
+        report = _read(directory / "status.json")
+        if report:
+            self._take_report(kind, job, report)
+        if job[JOBS[kind][3]] in RUNNING and not alive:
+            report = _read(directory / "status.json")
+            if report and report["status"] != "InProgress":
+                self._take_report(kind, job, report)
+            else:
+                self._fail(kind, job, "InternalServerError: the instance was lost")
+        if job[JOBS[kind][3]] not in RUNNING:
+            processes.forget(self._paths, _process_name(kind, name))
+            shutil.rmtree(directory, ignore_errors=True)
+        self._store.changed()
+
+    def _launch(self, kind: str, name: str, job: Record, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        spec: Record = {
+            "kind": kind,
+            "name": name,
+            "job": {key: value for key, value in job.items() if not key.startswith("_")},
+            "root": str(self._paths.root),
+            "port": self._paths.port,
+        }
+        if kind == "TransformJob":
+            spec["model"] = self._store.of("Model")[job["ModelName"]]
+        (directory / "job.json").write_text(json.dumps(spec))
+        process = processes.start(
+            self._paths,
+            _process_name(kind, name),
+            [sys.executable, "-m", "local.sagemaker.instance", str(directory)],
+            log_file=self._paths.log / "sagemaker" / f"{name}.log",
+            working_directory=ROOT,
+        )
+        # Reaped as soon as it ends, so that it is never a zombie.
+        threading.Thread(target=process.wait, daemon=True).start()
+
+    def _take_report(self, kind: str, job: Record, report: Record) -> None:
+        status_key = JOBS[kind][3]
+        prefix = {"TrainingJob": "Training", "ProcessingJob": "Processing", "TransformJob": "Transform"}[kind]
+        job[f"{prefix}StartTime"] = report["started_at"]
+        if kind == "TrainingJob":
+            job["SecondaryStatusTransitions"] = report["transitions"]
+            if job[status_key] == "InProgress":
+                job["SecondaryStatus"] = report.get("secondary", "Starting")
+        if report["status"] == "InProgress":
+            return
+        job |= {
+            status_key: report["status"],
+            f"{prefix}EndTime": report["ended_at"],
+            "LastModifiedTime": report["ended_at"],
+        }
+        if report["failure_reason"]:
+            job["FailureReason"] = report["failure_reason"]
+        if kind == "TrainingJob":
+            job |= {
+                "SecondaryStatus": report["secondary"],
+                "TrainingTimeInSeconds": report["billable_seconds"],
+                "BillableTimeInSeconds": report["billable_seconds"],
+                "FinalMetricDataList": report["metrics"],
+            }
+            if "model_uri" in report:
+                job["ModelArtifacts"] = {"S3ModelArtifacts": report["model_uri"]}
+
+    def _fail(self, kind: str, job: Record, reason: str) -> None:
+        now = time.time()
+        job |= {JOBS[kind][3]: "Failed", "FailureReason": reason, "LastModifiedTime": now}
+        if kind == "TrainingJob":
+            job |= {"SecondaryStatus": "Failed", "TrainingEndTime": now}
+        self._store.changed()
+
+    # Tuning
+
+    def _tune(self, name: str, job: Record) -> None:
+        trials = [self._store.of("TrainingJob")[trial] for trial in job["_trials"]]
+        running = [trial for trial in trials if trial["TrainingJobStatus"] in RUNNING]
+        if job["HyperParameterTuningJobStatus"] == "Stopping":
+            for trial in running:
+                self._service.stop_job("TrainingJob", trial["TrainingJobName"])
+        config = job["HyperParameterTuningJobConfig"]
+        limits = config["ResourceLimits"]
+        wanted = limits["MaxNumberOfTrainingJobs"]
+        while (
+            job["HyperParameterTuningJobStatus"] == "InProgress"
+            and len(job["_trials"]) < wanted
+            and len(running) < limits["MaxParallelTrainingJobs"]
+        ):
+            running.append(self._start_trial(name, job))
+        self._count(job, [self._store.of("TrainingJob")[trial] for trial in job["_trials"]])
+        if running:
+            return
+        stopped = job["HyperParameterTuningJobStatus"] == "Stopping"
+        if stopped or len(job["_trials"]) >= wanted:
+            self._end_tuning(job, stopped=stopped)
+
+    def _start_trial(self, name: str, job: Record) -> Record:
+        number = len(job["_trials"]) + 1
+        definition = dict(job["TrainingJobDefinition"])
+        config = job["HyperParameterTuningJobConfig"]
+        chance = random.Random(f"{config.get('RandomSeed', name)}/{number}")
+        tuned = draw(config["ParameterRanges"], chance)
+        trial_name = f"{name}-{number:03d}-{new_suffix()}"
+        static = definition.pop("StaticHyperParameters", {})
+        definition.pop("DefinitionName", None)
+        request = definition | {"TrainingJobName": trial_name, "HyperParameters": {**static, **tuned}}
+        request["Tags"] = list(self._store.tags.get(job["HyperParameterTuningJobArn"], []))
+        self._service.create_job(
+            "TrainingJob", request, more={"TuningJobArn": job["HyperParameterTuningJobArn"], "_tuned": tuned}
+        )
+        job["_trials"].append(trial_name)
+        self._store.changed()
+        return self._store.of("TrainingJob")[trial_name]
+
+    def _count(self, job: Record, trials: list[Record]) -> None:
+        states = [trial["TrainingJobStatus"] for trial in trials]
+        job["TrainingJobStatusCounters"] = {
+            "Completed": states.count("Completed"),
+            "InProgress": sum(state in RUNNING for state in states),
+            "RetryableError": 0,
+            "NonRetryableError": states.count("Failed"),
+            "Stopped": states.count("Stopped"),
+        }
+        wanted = job["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
+        succeeded = sum(objective(trial, wanted["MetricName"]) is not None for trial in trials)
+        ended = sum(state not in RUNNING for state in states)
+        job["ObjectiveStatusCounters"] = {
+            "Succeeded": succeeded,
+            "Pending": len(states) - ended,
+            "Failed": ended - succeeded,
+        }
+        best = best_trial(trials, wanted)
+        if best:
+            job["BestTrainingJob"] = best
+
+    def _end_tuning(self, job: Record, *, stopped: bool) -> None:
+        now = time.time()
+        failed = "BestTrainingJob" not in job and not stopped
+        job |= {
+            "HyperParameterTuningJobStatus": "Stopped" if stopped else "Failed" if failed else "Completed",
+            "HyperParameterTuningEndTime": now,
+            "LastModifiedTime": now,
+        }
+        if failed:
+            job["FailureReason"] = "No training job reported the objective metric"
+        self._store.changed()
+
+    def _directory(self, kind: str, name: str) -> Path:
+        return self._paths.sagemaker / kind / name
+
+
+def _process_name(kind: str, name: str) -> str:
+    return f"sagemaker-{kind}-{name}"
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,331 @@
+"""The SageMaker API (JSON 1.1): requests are held against botocore's model, answers are cut to its output shapes."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import botocore.session
+from botocore.model import ListShape, MapShape, Shape, StructureShape
+
+from local.account.resources.shapes import InvalidPropertiesError, to_api
+from local.sagemaker.store import Record, Store
+
+# kind: (name key, ARN key, ARN's resource type, status key)
+JOBS = {
+    "TrainingJob": ("TrainingJobName", "TrainingJobArn", "training-job", "TrainingJobStatus"),
+    "ProcessingJob": ("ProcessingJobName", "ProcessingJobArn", "processing-job", "ProcessingJobStatus"),
+    "TransformJob": ("TransformJobName", "TransformJobArn", "transform-job", "TransformJobStatus"),
+    "HyperParameterTuningJob": (
+        "HyperParameterTuningJobName",
+        "HyperParameterTuningJobArn",
+        "hyper-parameter-tuning-job",
+        "HyperParameterTuningJobStatus",
+    ),
+}
+RUNNING = ("InProgress", "Stopping")
+STRATEGIES = ("Random",)
+
+
+class SageMakerError(Exception):
+    """An error of the API: its code as AWS has it, and a message."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class SageMakerService:
+    """Operations that read and change the store; the host does what the store says."""
+
+    def __init__(self, store: Store, *, account_id: str, region: str) -> None:
+        self._store = store
+        self._arn = f"arn:aws:sagemaker:{region}:{account_id}"
+        self._model = botocore.session.get_session().get_service_model("sagemaker")
+        self._operations: dict[str, Callable[[Record], Record]] = {
+            "CreateModel": self.create_model,
+            "DescribeModel": lambda request: self._existing("Model", request["ModelName"]),
+            "DeleteModel": lambda request: self._delete("Model", request["ModelName"]),
+            "ListModels": lambda request: {"Models": self._list("Model", request, "ModelName")},
+            "CreateModelPackageGroup": self.create_model_package_group,
+            "DescribeModelPackageGroup": lambda request: self._existing(
+                "ModelPackageGroup", request["ModelPackageGroupName"].rpartition("/")[2]
+            ),
+            "DeleteModelPackageGroup": self.delete_model_package_group,
+            "CreateModelPackage": self.create_model_package,
+            "DescribeModelPackage": lambda request: self._existing(
+                "ModelPackage", request["ModelPackageName"]
+            ),
+            "UpdateModelPackage": self.update_model_package,
+            "DeleteModelPackage": lambda request: self._delete("ModelPackage", request["ModelPackageName"]),
+            "ListModelPackages": self.list_model_packages,
+            "AddTags": self.add_tags,
+            "ListTags": lambda request: {"Tags": self._store.tags.get(request["ResourceArn"], [])},
+        }
+        for kind, (name_key, *_rest) in JOBS.items():
+            self._operations |= {
+                f"Create{kind}": lambda request, kind=kind: self.create_job(kind, request),
+                f"Describe{kind}": lambda request, kind=kind, key=name_key: self._existing(
+                    kind, request[key]
+                ),
+                f"Stop{kind}": lambda request, kind=kind, key=name_key: self.stop_job(kind, request[key]),
+                f"List{kind}s": lambda request, kind=kind, key=name_key: {
+                    f"{kind}Summaries": self._list(kind, request, key)
+                },
+            }
+
+    async def handle(
+        self, _method: str, _path: str, headers: dict[str, str], body: bytes, _query: dict[str, Any]
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Answer one request."""
+        target = next((value for name, value in headers.items() if name.lower() == "x-amz-target"), "")
+        content = {"Content-Type": "application/x-amz-json-1.1"}
+        try:
+            answer = self.call(target.rpartition(".")[2], json.loads(body or b"{}"))
+            return 200, content, json.dumps(answer).encode()
+        except SageMakerError as error:
+            return 400, content, json.dumps({"__type": error.code, "message": str(error)}).encode()
+
+    def call(self, operation: str, request: Record) -> Record:
+        """Run one operation; raises SageMakerError as AWS would answer."""
+        if operation not in self._operations:
+            raise SageMakerError(
+                "UnknownOperationException", f"{operation} is not available in the local account"
+            )
+        shapes = self._model.operation_model(operation)
+        try:
+            checked = to_api("sagemaker", operation, request)
+        except InvalidPropertiesError as error:
+            raise SageMakerError("ValidationException", str(error)) from error
+        mistakes = list(_constraint_mistakes(shapes.input_shape, checked, ""))
+        if mistakes:
+            raise SageMakerError(
+                "ValidationException", f"{len(mistakes)} validation errors detected: {'; '.join(mistakes)}"
+            )
+        with self._store.lock:
+            answer = self._operations[operation](checked)
+            self._store.changed()
+            cut = _cut(shapes.output_shape, answer) if shapes.output_shape else {}
+            return json.loads(json.dumps(cut))  # type: ignore[no-any-return]
+
+    # Jobs
+
+    def create_job(self, kind: str, request: Record, *, more: Record | None = None) -> Record:
+        """Record a job as InProgress, for the host to run."""
+        name_key, arn_key, resource, status_key = JOBS[kind]
+        name = request[name_key]
+        if name in self._store.of(kind):
+            raise SageMakerError(
+                "ResourceInUse",
+                f"Job name must be unique within an AWS account and region, and a {kind} with this name already exists ({self._arn}:{resource}/{name})",
+            )
+        if kind == "TransformJob":
+            self._existing("Model", request["ModelName"])
+        if kind == "HyperParameterTuningJob":
+            _check_tuning(request)
+        arn = f"{self._arn}:{resource}/{name}"
+        self._store.tags[arn] = request.pop("Tags", [])
+        now = time.time()
+        record = request | {
+            arn_key: arn,
+            status_key: "InProgress",
+            "CreationTime": now,
+            "LastModifiedTime": now,
+        }
+        if kind == "TrainingJob":
+            record |= {"SecondaryStatus": "Starting", "SecondaryStatusTransitions": []}
+        if kind == "HyperParameterTuningJob":
+            record |= {
+                "TrainingJobStatusCounters": dict.fromkeys(
+                    ("Completed", "InProgress", "RetryableError", "NonRetryableError", "Stopped"), 0
+                ),
+                "ObjectiveStatusCounters": {"Succeeded": 0, "Pending": 0, "Failed": 0},
+                "_trials": [],
+            }
+        self._store.of(kind)[name] = record | (more or {})
+        return {arn_key: arn}
+
+    def stop_job(self, kind: str, name: str) -> Record:
+        """Ask the host to stop a job; one that has ended already is left as it is."""
+        status_key = JOBS[kind][3]
+        job = self._existing(kind, name)
+        if job[status_key] == "InProgress":
+            job |= {status_key: "Stopping", "LastModifiedTime": time.time()}
+            if kind == "TrainingJob":
+                job["SecondaryStatus"] = "Stopping"
+        return {}
+
+    # Models
+
+    def create_model(self, request: Record) -> Record:
+        """Record a model."""
+        name = request["ModelName"]
+        arn = f"{self._arn}:model/{name}"
+        if name in self._store.of("Model"):
+            raise SageMakerError("ValidationException", f'Cannot create already existing model "{arn}".')
+        self._store.tags[arn] = request.pop("Tags", [])
+        self._store.of("Model")[name] = request | {"ModelArn": arn, "CreationTime": time.time()}
+        return {"ModelArn": arn}
+
+    def create_model_package_group(self, request: Record) -> Record:
+        """Record a group of model versions."""
+        name = request["ModelPackageGroupName"]
+        if name in self._store.of("ModelPackageGroup"):
+            raise SageMakerError("ValidationException", f"Model Package Group already exists: {name}")
+        arn = f"{self._arn}:model-package-group/{name}"
+        self._store.tags[arn] = request.pop("Tags", [])
+        self._store.of("ModelPackageGroup")[name] = request | {
+            "ModelPackageGroupArn": arn,
+            "CreationTime": time.time(),
+            "CreatedBy": {},
+            "ModelPackageGroupStatus": "Completed",
+        }
+        return {"ModelPackageGroupArn": arn}
+
+    def delete_model_package_group(self, request: Record) -> Record:
+        """Remove an empty group."""
+        name = request["ModelPackageGroupName"].rpartition("/")[2]
+        if any(item["ModelPackageGroupName"] == name for item in self._store.of("ModelPackage").values()):
+            raise SageMakerError(
+                "ConflictException",
+                f"Model Package Group cannot be deleted as it still contains Model Packages: {name}",
+            )
+        return self._delete("ModelPackageGroup", name)
+
+    def create_model_package(self, request: Record) -> Record:
+        """Record the next version of a group; the same client token makes no second one."""
+        group = self._existing("ModelPackageGroup", request["ModelPackageGroupName"].rpartition("/")[2])
+        name = group["ModelPackageGroupName"]
+        versions = [
+            item for item in self._store.of("ModelPackage").values() if item["ModelPackageGroupName"] == name
+        ]
+        token = request.pop("ClientToken", None)
+        for version in versions:
+            if token and version["_token"] == token:
+                return {"ModelPackageArn": version["ModelPackageArn"]}
+        number = max((item["ModelPackageVersion"] for item in versions), default=0) + 1
+        arn = f"{self._arn}:model-package/{name}/{number}"
+        self._store.tags[arn] = request.pop("Tags", [])
+        self._store.of("ModelPackage")[arn] = request | {
+            "ModelPackageName": arn,
+            "ModelPackageGroupName": name,
+            "ModelPackageVersion": number,
+            "ModelPackageArn": arn,
+            "CreationTime": time.time(),
+            "ModelPackageStatus": "Completed",
+            "ModelPackageStatusDetails": {"ValidationStatuses": []},
+            "ModelApprovalStatus": request.get("ModelApprovalStatus", "PendingManualApproval"),
+            "_token": token,
+        }
+        return {"ModelPackageArn": arn}
+
+    def update_model_package(self, request: Record) -> Record:
+        """Change a version's approval or metadata."""
+        version = self._existing("ModelPackage", request.pop("ModelPackageArn"))
+        version |= request | {"LastModifiedTime": time.time()}
+        return {"ModelPackageArn": version["ModelPackageArn"]}
+
+    def list_model_packages(self, request: Record) -> Record:
+        """Versions, newest first, of one group or of all."""
+        group = request.get("ModelPackageGroupName", "").rpartition("/")[2]
+        found = [
+            item
+            for item in self._store.of("ModelPackage").values()
+            if group in ("", item["ModelPackageGroupName"])
+        ]
+        return {"ModelPackageSummaryList": found[::-1]}
+
+    def add_tags(self, request: Record) -> Record:
+        """Add or overwrite tags."""
+        merged = {tag["Key"]: tag for tag in self._store.tags.get(request["ResourceArn"], [])}
+        merged |= {tag["Key"]: tag for tag in request["Tags"]}
+        self._store.tags[request["ResourceArn"]] = list(merged.values())
+        return {"Tags": list(merged.values())}
+
+    # Look-ups
+
+    def _existing(self, kind: str, name: str) -> Record:
+        found = self._store.of(kind).get(name)
+        if found is None:
+            raise SageMakerError(
+                "ValidationException", f"Could not find {kind} {name}: requested resource not found."
+            )
+        return found
+
+    def _delete(self, kind: str, name: str) -> Record:
+        self._existing(kind, name)
+        del self._store.of(kind)[name]
+        return {}
+
+    def _list(self, kind: str, request: Record, name_key: str) -> list[Record]:
+        part, status = request.get("NameContains", ""), request.get("StatusEquals")
+        status_key = JOBS[kind][3] if kind in JOBS else ""
+        found = [
+            item
+            for item in self._store.of(kind).values()
+            if part in item[name_key] and status in (None, item.get(status_key))
+        ]
+        newest_first = sorted(found, key=lambda item: item["CreationTime"], reverse=True)
+        return newest_first[: request.get("MaxResults", 100)]
+
+
+def new_suffix() -> str:
+    """A short unique suffix, as SageMaker gives to the trainings of a tuning job."""
+    return uuid.uuid4().hex[:8]
+
+
+def _check_tuning(request: Record) -> None:
+    config = request["HyperParameterTuningJobConfig"]
+    if config["Strategy"] not in STRATEGIES:
+        raise SageMakerError(
+            "ValidationException",
+            f"Strategy {config['Strategy']} is not available in the local account; it has {', '.join(STRATEGIES)}",
+        )
+    if "TrainingJobDefinition" not in request or "HyperParameterTuningJobObjective" not in config:
+        raise SageMakerError("ValidationException", "TrainingJobDefinition and an objective are required")
+
+
+def _constraint_mistakes(shape: Shape, value: Any, path: str) -> Any:
+    """What botocore's model says of patterns, enumerations and lengths, and its validator doesn't check."""
+    if isinstance(shape, StructureShape):
+        for name, item in value.items():
+            yield from _constraint_mistakes(shape.members[name], item, f"{path}.{name}".lstrip("."))
+    elif isinstance(shape, ListShape):
+        for index, item in enumerate(value):
+            yield from _constraint_mistakes(shape.member, item, f"{path}[{index}]")
+    elif isinstance(shape, MapShape):
+        for key, item in value.items():
+            yield from _constraint_mistakes(shape.value, item, f"{path}[{key}]")
+    elif shape.type_name == "string":
+        longest, pattern = shape.metadata.get("max"), shape.metadata.get("pattern")
+        if shape.enum and value not in shape.enum:
+            yield f"Value '{value}' at '{path}' failed to satisfy constraint: Member must satisfy enum value set: [{', '.join(shape.enum)}]"
+        if longest is not None and len(value) > longest:
+            yield f"Value at '{path}' failed to satisfy constraint: Member must have length less than or equal to {longest}"
+        if pattern and not _matches(pattern, value):
+            yield f"Value '{value}' at '{path}' failed to satisfy constraint: Member must satisfy regular expression pattern: {pattern}"
+
+
+def _matches(pattern: str, value: str) -> bool:
+    try:
+        return re.fullmatch(pattern, value) is not None
+    except re.error:
+        # A few of AWS's patterns use Java's classes, which Python doesn't know.
+        return True
+
+
+def _cut(shape: Shape, value: Any) -> Any:
+    """Only what the output shape has."""
+    if isinstance(shape, StructureShape) and isinstance(value, dict):
+        return {
+            name: _cut(shape.members[name], item)
+            for name, item in value.items()
+            if name in shape.members and item is not None
+        }
+    if isinstance(shape, ListShape) and isinstance(value, list):
+        return [_cut(shape.member, item) for item in value]
+    return value
