@@ -107,9 +107,13 @@ def kill_session(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def reap(paths: LocalPaths, *, except_names: Sequence[str] = ()) -> list[str]:
-    """Kill every recorded process that is left, newest first, and return their names."""
-    names = [entry["name"] for entry in reversed(list(_records(paths))) if entry["name"] not in except_names]
+def reap(paths: LocalPaths, *, keep: tuple[str, ...] = ()) -> list[str]:
+    """Kill every recorded process that is left, newest first, and return their names.
+
+    Names that begin with one of `keep` are left alone.
+    """
+    recorded = [entry["name"] for entry in reversed(list(_records(paths)))]
+    names = [name for name in recorded if not keep or not name.startswith(keep)]
     return [name for name in names if stop(paths, name, timeout_seconds=0)]
 
 

@@ -14,7 +14,7 @@ from ops.target import Target, local_paths
 
 # Lines of the CLI that tell a person how far it is; everything it prints is in the log.
 TELLING = re.compile(r"^\s*(✅|❌|⏳|.*: (deploying|destroying|creating|updating)\b|.*failed)", re.IGNORECASE)
-CDK = "cdk"
+CDK = "cdk-"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -59,6 +59,12 @@ def destroy(target: Target) -> None:
     run_cdk(target, ["destroy", "--all", "--force", "--app", str(assembly_directory(target))])
 
 
+def end_orphans() -> None:
+    """End CDK CLIs that a killed command left running; two must not work on one account."""
+    for command in ("synth", "bootstrap", "deploy", "diff", "destroy"):
+        processes.stop(local_paths(), f"{CDK}{command}", timeout_seconds=0)
+
+
 def run_cdk(target: Target, arguments: list[str], *, outside_app: bool = False) -> str:
     """Run the CDK CLI and return what it printed; its milestones go to standard error on the way.
 
@@ -68,8 +74,6 @@ def run_cdk(target: Target, arguments: list[str], *, outside_app: bool = False) 
     log = ROOT / ".updraft" / "log" / "cdk.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
-    if target.is_local:
-        processes.stop(local_paths(), CDK, timeout_seconds=0)  # what a killed command left running
     command = [str(cdk), "--no-notices", "--no-version-reporting", *arguments]
     with (
         log.open("a") as record,
@@ -86,7 +90,7 @@ def run_cdk(target: Target, arguments: list[str], *, outside_app: bool = False) 
     ):
         assert process.stdout is not None
         if target.is_local:
-            processes.record(local_paths(), CDK, process.pid, command)
+            processes.record(local_paths(), f"{CDK}{arguments[0]}", process.pid, command)
         for line in process.stdout:
             text = ANSI.sub("", line.rstrip())
             record.write(text + "\n")

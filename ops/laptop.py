@@ -53,6 +53,7 @@ def up() -> dict[str, Any]:
     ensure_node()
     target = target_of("local")
     with exclusive("the local platform"), ThreadPoolExecutor() as pool:
+        cdk.end_orphans()
         environments = [pool.submit(ensure_environment, image) for image in IMAGES]
         start_account()
         deploy_seconds = deploy_if_changed(target, environments)

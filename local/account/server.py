@@ -137,8 +137,9 @@ def serve(paths: LocalPaths) -> int:
         directory.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     logging.getLogger("updraft").setLevel(logging.INFO)
-    # What an account that was killed left running holds ports and files that this one needs.
-    processes.reap(paths, except_names=["account", "cdk"])
+    # What an account that was killed left running holds ports and files that this one needs. A SageMaker job goes on:
+    # its instance is a process of its own that the host finds again.
+    processes.reap(paths, keep=("account", "cdk", "sagemaker-"))
     # Knowing every AWS service by name would load botocore's model of each: 400 MB.
     router._KNOWN_AWS_SERVICE_NAMES = frozenset(ministack_app.SERVICE_HANDLERS) | {"codedeploy", "sagemaker"}
 
