@@ -82,7 +82,8 @@ class Departure:
 class LeaveStep(bootsteps.StartStopStep):  # type: ignore[misc]
     """Touches the liveness file, watches the fleet, and ends the worker with exit code 0 when it may go."""
 
-    requires = frozenset({"celery.worker.components:Timer", "celery.worker.components:Consumer"})
+    # The consumer starts last and does not return: what needs it finished would never start.
+    requires = frozenset({"celery.worker.components:Timer", "celery.worker.components:Pool"})
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)

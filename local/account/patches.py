@@ -10,7 +10,7 @@ import secrets
 import string
 from typing import Any
 
-from ministack.services import ssm  # type: ignore[import-untyped]
+from ministack.services import ec2, ssm  # type: ignore[import-untyped]
 from ministack.services.cloudformation import provisioners  # type: ignore[import-untyped]
 
 from local.account.context import AccountContext, run_on_worker_thread
@@ -28,6 +28,7 @@ def install(_context: AccountContext) -> None:
     secrets_are_known_by_their_arn()
     provisioners._sm_secret_string = secret_string
     latest_images_resolve_for_every_kernel()
+    user_data_is_told()
     for resource_type in BLOCKING:
         run_on_worker_thread(resource_type)
 
@@ -102,3 +103,18 @@ def latest_images_resolve_for_every_kernel() -> None:
     for kernel in ("default", "6.1", "6.12"):
         for architecture in ("x86_64", "arm64"):
             ssm._PUBLIC_AMI_PARAMETERS.setdefault(f"{AMI_PREFIX}{kernel}-{architecture}", AL2023_STUB)
+
+
+def user_data_is_told() -> None:
+    """DescribeInstanceAttribute answers with the user data that an instance was started with."""
+    original = ec2._ACTION_MAP["DescribeInstanceAttribute"]
+
+    def describe(parameters: Props) -> tuple[int, dict[str, str], bytes]:
+        status, headers, body = original(parameters)
+        if status == 200 and ec2._p(parameters, "Attribute") == "userData":
+            instance = ec2._instances[ec2._p(parameters, "InstanceId")]
+            told = f"<userData><value>{instance['UserData']}</value></userData>"
+            body = body.replace(b"<userData/>", told.encode())
+        return status, headers, body
+
+    ec2._ACTION_MAP["DescribeInstanceAttribute"] = describe
