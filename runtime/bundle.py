@@ -73,9 +73,7 @@ class ReleaseBundle(BaseDagBundle):
         self._live = wanted
 
     def get_current_version(self) -> BundleVersion | None:
-        """The version that `path` holds."""
-        if self._live is None:
-            self.refresh()
+        """The version that `path` holds; asking never changes it: the dag-processor compares before and after a refresh."""
         return BundleVersion(version=self._live) if self._live else None
 
     @property
