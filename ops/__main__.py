@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from ops import commands_aws, commands_dags, commands_life, commands_test
+from ops import commands_aws, commands_dags, commands_life, commands_test, console
 from ops.bootstrap import BootstrapError
 from ops.console import OperatorError
 
@@ -28,7 +28,7 @@ def main() -> None:
         app()
     except (OperatorError, BootstrapError) as error:
         print(f"updraft: {error}", file=sys.stderr)
-        if "--json" in sys.argv:
+        if "--json" in sys.argv and not console.has_shown():
             print(json.dumps({"error": str(error)}))
         sys.exit(1)
     except KeyboardInterrupt:

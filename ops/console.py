@@ -35,8 +35,17 @@ def step(what: str) -> Iterator[None]:
     say(f"✓ {what}: {time.monotonic() - started:.1f} s")
 
 
+_shown: list[bool] = []
+
+
+def has_shown() -> bool:
+    """Whether a result has been printed: with `--json` there is exactly one document."""
+    return bool(_shown)
+
+
 def show(result: dict[str, Any], as_json: bool, text: str) -> None:
     """Print a command's result: the document itself with `--json`, else its readable form."""
+    _shown.append(True)
     print(json.dumps(result, indent=2, default=str) if as_json else text, flush=True)
 
 

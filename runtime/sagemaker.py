@@ -73,7 +73,8 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         op_kwargs: Mapping[str, Any],
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Each key of the result is an XCom of its own: `operator.output["model_uri"]`.
+        super().__init__(multiple_outputs=True, **kwargs)
         if kind not in KINDS:
             raise ValueError(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
         self.kind = kind
