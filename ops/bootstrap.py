@@ -64,10 +64,8 @@ def ensure_environment(name: str) -> Path:
             if not _works(python):
                 _run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, python.parent.parent])
             # Compiling once here spares every process of the platform from compiling for itself.
-            _run(
-                [uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
-                + ["--python", python, lock]
-            )
+            options = ["--quiet", "--require-hashes", "--compile-bytecode", "--python"]
+            _run([uv, "pip", "sync", *options, python, lock])
         _write_stamp(stamp, wanted)
     return python
 

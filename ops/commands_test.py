@@ -12,7 +12,7 @@ import typer
 from ops.bootstrap import ROOT, TOOLS, ensure_environment, ensure_node, environment_python
 from ops.console import Json, OperatorError, say, show
 
-CHECKED = ["app.py", "stacks", "lambdas", "runtime", "dags", "ml", "ops", "local", "tests"]
+CHECKED = ["app.py", "stacks", "lambdas", "runtime", "dags", "ml", "ops", "local", "benchmarks"]
 QUICK = "not synth and not account and not platform"
 
 

@@ -61,7 +61,7 @@ class Target:
     def client(self, service: str) -> Any:
         """A boto3 client of this environment's account."""
         return self.session.client(
-            service,  # type: ignore[call-overload]
+            service,
             endpoint_url=local_paths().endpoint_url if self.is_local else None,
             config=Config(
                 retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5, read_timeout=60

@@ -61,22 +61,28 @@ class NetworkStack(cdk.Stack):
             tiers.append(
                 ec2.SubnetConfiguration(name="private", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS)
             )
+        provider = self._nat_instance(config) if nat == "instance" else None
         vpc = ec2.Vpc(
             self,
             "Vpc",
             ip_addresses=ec2.IpAddresses.cidr(config.network.cidr),
             max_azs=len(config.zones),
             nat_gateways={"none": 0, "gateway_per_az": None}.get(nat, 1),
-            nat_gateway_provider=self._nat_instance(config) if nat == "instance" else None,
+            nat_gateway_provider=provider,
             subnet_configuration=tiers,
             gateway_endpoints={
                 "S3": ec2.GatewayVpcEndpointOptions(service=ec2.GatewayVpcEndpointAwsService.S3)
             },
         )
+        if provider is not None:
+            provider.connections.allow_from(
+                ec2.Peer.ipv4(vpc.vpc_cidr_block), ec2.Port.all_traffic(), "what the VPC sends out"
+            )
         return vpc
 
     def _nat_instance(self, config: EnvironmentConfig) -> ec2.NatInstanceProviderV2:
         return ec2.NatProvider.instance_v2(
             instance_type=ec2.InstanceType(config.network.bastion_instance_type),
             machine_image=ec2.MachineImage.latest_amazon_linux2023(cpu_type=ec2.AmazonLinuxCpuType.ARM_64),
+            default_allowed_traffic=ec2.NatTrafficDirection.OUTBOUND_ONLY,
         )

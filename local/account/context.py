@@ -79,7 +79,7 @@ class AccountContext:
     def boto3_client(self, service: str) -> Any:
         """A client of the account itself; never call it on the account's event loop."""
         return boto3.client(
-            service,  # type: ignore[call-overload]
+            service,
             endpoint_url=self.endpoint_url,
             region_name=self.region,
             aws_access_key_id=self.paths.access_key_id,

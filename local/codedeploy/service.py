@@ -12,8 +12,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-import botocore.session  # type: ignore[import-untyped]
-from botocore.validate import ParamValidator  # type: ignore[import-untyped]
+import botocore.session
+from botocore.validate import ParamValidator
 
 from local.codedeploy.dispatcher import Dispatcher
 from local.codedeploy.store import FINAL_STATES, Item, Store, now

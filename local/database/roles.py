@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psycopg2  # type: ignore[import-untyped]
+import psycopg2
 from psycopg2 import sql
-from psycopg2.extensions import connection as Connection  # type: ignore[import-untyped]
+from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from local.database.server import (

@@ -134,7 +134,7 @@ def start(
     name = f"ecs-{task_id}-{definition['name']}"
     directory = paths.ecs / "containers" / task_id / definition["name"]
     path_map = _path_map(paths, image, directory, definition, volumes, address)
-    override = next(
+    override: Record = next(
         (
             item
             for item in task["overrides"].get("containerOverrides", [])
@@ -182,7 +182,7 @@ def _volume(paths: LocalPaths, volume: Record, directory: Path) -> Path:
     efs = volume.get("efsVolumeConfiguration")
     if efs:
         return efs_root(paths, efs["fileSystemId"])
-    shared = directory.parent / "volumes" / volume["name"]
+    shared = directory.parent / "volumes" / str(volume["name"])
     shared.mkdir(parents=True, exist_ok=True)
     return shared
 

@@ -70,6 +70,5 @@ def public(record: Record) -> Record:
 
 def is_steady(task: Record) -> bool:
     """Whether a task runs and passes its health check, where it has one."""
-    return task["lastStatus"] == "RUNNING" and task["healthStatus"] == (
-        "HEALTHY" if task["_has_health_check"] else "UNKNOWN"
-    )
+    wanted = "HEALTHY" if task["_has_health_check"] else "UNKNOWN"
+    return bool(task["lastStatus"] == "RUNNING" and task["healthStatus"] == wanted)

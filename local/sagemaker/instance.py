@@ -135,7 +135,7 @@ class Instance:
         self.storage.download_file(container["ModelDataUrl"], archive)
         (self.ml / "model").mkdir(parents=True, exist_ok=True)
         with tarfile.open(archive) as files:
-            files.extractall(self.ml / "model", filter="data")
+            _extract(files, self.ml / "model")
         port = _free_port()
         process = self._start(
             container["Image"],
@@ -389,6 +389,18 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _extract(files: tarfile.TarFile, folder: Path) -> None:
+    """Unpack without leaving the folder; the `data` filter came with Python 3.11.4."""
+    if hasattr(tarfile, "data_filter"):
+        files.extractall(folder, filter="data")
+        return
+    for member in files.getmembers():
+        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+        if not (member.isfile() or member.isdir()) or not inside:
+            raise ValueError(f"{member.name} is no plain file inside the archive")
+    files.extractall(folder)
 
 
 if __name__ == "__main__":

@@ -66,17 +66,17 @@ class SageMakerService:
             "AddTags": self.add_tags,
             "ListTags": lambda request: {"Tags": self._store.tags.get(request["ResourceArn"], [])},
         }
-        for kind, (name_key, *_rest) in JOBS.items():
-            self._operations |= {
-                f"Create{kind}": lambda request, kind=kind: self.create_job(kind, request),
-                f"Describe{kind}": lambda request, kind=kind, key=name_key: self._existing(
-                    kind, request[key]
-                ),
-                f"Stop{kind}": lambda request, kind=kind, key=name_key: self.stop_job(kind, request[key]),
-                f"List{kind}s": lambda request, kind=kind, key=name_key: {
-                    f"{kind}Summaries": self._list(kind, request, key)
-                },
-            }
+        for kind in JOBS:
+            self._operations |= self._job_operations(kind)
+
+    def _job_operations(self, kind: str) -> dict[str, Callable[[Record], Record]]:
+        name_key = JOBS[kind][0]
+        return {
+            f"Create{kind}": lambda request: self.create_job(kind, request),
+            f"Describe{kind}": lambda request: self._existing(kind, request[name_key]),
+            f"Stop{kind}": lambda request: self.stop_job(kind, request[name_key]),
+            f"List{kind}s": lambda request: {f"{kind}Summaries": self._list(kind, request, name_key)},
+        }
 
     async def handle(
         self, _method: str, _path: str, headers: dict[str, str], body: bytes, _query: dict[str, Any]

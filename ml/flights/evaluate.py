@@ -52,7 +52,19 @@ def load_model(archive: Path) -> xgb.Booster:
     """The booster inside a SageMaker model artifact."""
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(archive) as files:
-            files.extractall(folder, filter="data")
+            _extract(files, Path(folder))
         booster = xgb.Booster()
         booster.load_model(Path(folder) / "model.json")
     return booster
+
+
+def _extract(files: tarfile.TarFile, folder: Path) -> None:
+    """Unpack without leaving the folder; the `data` filter came with Python 3.11.4."""
+    if hasattr(tarfile, "data_filter"):
+        files.extractall(folder, filter="data")
+        return
+    for member in files.getmembers():
+        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+        if not (member.isfile() or member.isdir()) or not inside:
+            raise ValueError(f"{member.name} is no plain file inside the archive")
+    files.extractall(folder)

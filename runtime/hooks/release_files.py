@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import boto3  # type: ignore[import-untyped]
+import boto3
 
 MANIFEST = ".release.json"
 BUNDLE = Path(__file__).resolve().parents[1]

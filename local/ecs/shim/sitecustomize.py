@@ -4,17 +4,19 @@ It comes first on the process's path. `localhost` and wildcard addresses mean th
 a task's own network namespace; 127.0.0.1 stays what it is, for that is where the VPC's other endpoints are.
 """
 
+# mypy: ignore-errors
 import json
 import os
 import socket
 import sys
+from pathlib import Path
 
 _address = os.environ.get("UPDRAFT_TASK_ADDRESS")
 _names_file = os.environ.get("UPDRAFT_TASK_NAMES", "")
 
 if _address:
     # uvloop binds in C, past everything below; uvicorn falls back to asyncio without it.
-    sys.modules["uvloop"] = None  # type: ignore[assignment]
+    sys.modules["uvloop"] = None
     _getaddrinfo = socket.getaddrinfo
     _bind = socket.socket.bind
     _hostname = "ip-" + _address.replace(".", "-")
@@ -27,10 +29,9 @@ if _address:
         if not host.endswith(".internal"):
             return None
         try:
-            changed = os.stat(_names_file).st_mtime_ns
+            changed = Path(_names_file).stat().st_mtime_ns
             if changed != _known[0]:
-                with open(_names_file) as names:
-                    _known = (changed, json.load(names))
+                _known = (changed, json.loads(Path(_names_file).read_text()))
         except (OSError, ValueError):
             pass
         found = _known[1].get(host)

@@ -336,7 +336,7 @@ def test_cloudformation_makes_updates_and_deletes_both_types(tmp_path: Path) -> 
 
 def test_user_data_tells_environment_and_mounts() -> None:
     assert parse_environment(USER_DATA)["UPDRAFT_RELEASES_DIRECTORY"] == "/mnt/releases"
-    assert parse_mounts(USER_DATA) == {"/mnt/releases": "fs-0123456789abcdef0"}
+    assert parse_mounts(USER_DATA, None) == {"/mnt/releases": "fs-0123456789abcdef0"}
     assert parse_environment("echo A=1") == {}
 
 

@@ -1,0 +1,88 @@
+"""Every DAG imports in Airflow's own environment, as the dag-processor would import it, and keeps the house rules."""
+
+import json
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.paths import LocalPaths
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PYTHON = LocalPaths(ROOT / ".updraft" / "local").environments / "airflow" / "bin" / "python"
+# Imports each file by path in a fresh interpreter: no database, no network.
+DESCRIBE = """
+import importlib.util, json, pathlib, sys
+from airflow.sdk import DAG
+found, errors = [], {}
+for file in sorted(pathlib.Path("dags").rglob("*.py")):
+    if "DAG(" not in file.read_text() and "@dag" not in file.read_text():
+        continue
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        errors[str(file)] = repr(error)
+        continue
+    from airflow.sdk.definitions._internal.contextmanager import DagContext
+    for dag in list(DagContext.autoregistered_dags):
+        dag = dag[0] if isinstance(dag, tuple) else dag
+        found.append({
+            "dag_id": dag.dag_id, "owner": dag.owner, "tags": sorted(dag.tags), "doc": dag.doc_md or "",
+            "timeout": bool(dag.dagrun_timeout), "catchup": dag.catchup,
+            "tasks": {t.task_id: {"retries": t.retries, "downstream": sorted(t.downstream_task_ids)} for t in dag.tasks},
+        })
+    DagContext.autoregistered_dags.clear()
+print(json.dumps({"dags": found, "errors": errors}))
+"""
+
+
+@cache
+def described() -> dict[str, Any]:
+    assert PYTHON.exists(), "the environment of image 'airflow' is not there; make it with: ./updraft test"
+    ran = subprocess.run(
+        [PYTHON, "-c", DESCRIBE],
+        cwd=ROOT,
+        env={
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'dags'}",
+            "PATH": os.environ["PATH"],
+            "AIRFLOW_HOME": "/nonexistent-airflow",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": "/tmp/updraft-dag-test",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    found: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
+    return found
+
+
+def test_exactly_these_dags_are_shipped() -> None:
+    assert described()["errors"] == {}
+    assert [dag["dag_id"] for dag in described()["dags"]] == ["sagemaker_training"]
+
+
+def test_every_dag_has_owner_tags_documentation_and_limits() -> None:
+    for dag in described()["dags"]:
+        assert dag["owner"] not in ("", "airflow")
+        assert dag["tags"]
+        assert len(dag["doc"]) > 200
+        assert dag["timeout"]
+        assert dag["catchup"] is False
+        assert all(task["retries"] >= 1 for task in dag["tasks"].values())
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("extract", "split"), ("split", "prepare"), ("prepare", "train"), ("train", "tune"), ("tune", "evaluate"),
+     ("evaluate", "gate"), ("gate", "register"), ("register", "transform"), ("transform", "summary")],
+)  # fmt: skip
+def test_training_workflow_runs_in_order(before: str, after: str) -> None:
+    [dag] = described()["dags"]
+    assert after in dag["tasks"][before]["downstream"]

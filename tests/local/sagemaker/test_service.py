@@ -1,0 +1,151 @@
+"""The SageMaker API: requests are held against the model, names are unique, unknown things are refused."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from local.sagemaker.instance import _batches
+from local.sagemaker.service import SageMakerError, SageMakerService
+from local.sagemaker.store import Store
+from local.sagemaker.tuning import best_trial, draw
+
+TRAINING = {
+    "TrainingJobName": "job-1",
+    "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
+    "RoleArn": "arn:aws:iam::000000000000:role/jobs",
+    "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
+    "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+    "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+}
+
+
+@pytest.fixture
+def sagemaker(tmp_path: Path) -> SageMakerService:
+    return SageMakerService(Store(tmp_path / "state.json"), account_id="000000000000", region="us-east-1")
+
+
+def test_training_is_recorded_in_progress_with_its_tags(sagemaker: SageMakerService) -> None:
+    arn = sagemaker.call("CreateTrainingJob", TRAINING | {"Tags": [{"Key": "a", "Value": "b"}]})[
+        "TrainingJobArn"
+    ]
+    job = sagemaker.call("DescribeTrainingJob", {"TrainingJobName": "job-1"})
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("InProgress", "Starting")
+    assert sagemaker.call("ListTags", {"ResourceArn": arn})["Tags"] == [{"Key": "a", "Value": "b"}]
+
+
+def test_name_that_is_taken_is_in_use(sagemaker: SageMakerService) -> None:
+    sagemaker.call("CreateTrainingJob", TRAINING)
+    with pytest.raises(SageMakerError) as refused:
+        sagemaker.call("CreateTrainingJob", TRAINING)
+    assert refused.value.code == "ResourceInUse"
+
+
+def test_stop_is_taken_once(sagemaker: SageMakerService) -> None:
+    sagemaker.call("CreateTrainingJob", TRAINING)
+    for _ in range(2):
+        sagemaker.call("StopTrainingJob", {"TrainingJobName": "job-1"})
+        assert (
+            sagemaker.call("DescribeTrainingJob", {"TrainingJobName": "job-1"})["TrainingJobStatus"]
+            == "Stopping"
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"TrainingJobName": "no_underscores"}, "regular expression pattern"),
+        ({"TrainingJobName": "x" * 64}, "length less than or equal to 63"),
+        (
+            {"ResourceConfig": {"InstanceType": "ml.none", "InstanceCount": 1, "VolumeSizeInGB": 1}},
+            "enum value set",
+        ),
+        ({"StoppingCondition": {"MaxRuntimeInSeconds": "soon"}}, "Invalid type for parameter"),
+        ({"Gpu": True}, "unknown property Gpu"),
+    ],
+)
+def test_request_that_breaks_the_model_is_refused(
+    sagemaker: SageMakerService, change: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(SageMakerError, match=reason) as refused:
+        sagemaker.call("CreateTrainingJob", TRAINING | change)
+    assert refused.value.code == "ValidationException"
+
+
+def test_operation_that_is_not_emulated_is_refused(sagemaker: SageMakerService) -> None:
+    with pytest.raises(SageMakerError, match="CreateEndpoint is not available"):
+        sagemaker.call("CreateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c"})
+
+
+def test_model_packages_are_versions_of_a_group_and_a_token_makes_one(sagemaker: SageMakerService) -> None:
+    sagemaker.call("CreateModelPackageGroup", {"ModelPackageGroupName": "g"})
+    request = {"ModelPackageGroupName": "g", "ClientToken": "one"}
+    first, again = (
+        sagemaker.call("CreateModelPackage", request),
+        sagemaker.call("CreateModelPackage", request),
+    )
+    second = sagemaker.call("CreateModelPackage", request | {"ClientToken": "two"})
+    assert first == again
+    assert second["ModelPackageArn"].endswith("model-package/g/2")
+    with pytest.raises(SageMakerError, match="still contains"):
+        sagemaker.call("DeleteModelPackageGroup", {"ModelPackageGroupName": "g"})
+
+
+@given(seed=st.integers(), low=st.floats(0.01, 1), width=st.floats(0.01, 10))
+def test_drawn_values_lie_in_their_ranges(seed: int, low: float, width: float) -> None:
+    ranges = {
+        "IntegerParameterRanges": [{"Name": "depth", "MinValue": "3", "MaxValue": "8"}],
+        "ContinuousParameterRanges": [
+            {
+                "Name": "eta",
+                "MinValue": repr(low),
+                "MaxValue": repr(low + width),
+                "ScalingType": "Logarithmic",
+            }
+        ],
+        "CategoricalParameterRanges": [{"Name": "kind", "Values": ["a", "b"]}],
+    }
+    drawn = draw(ranges, random.Random(seed))
+    assert 3 <= int(drawn["depth"]) <= 8
+    assert low * 0.999 <= float(drawn["eta"]) <= (low + width) * 1.001
+    assert drawn["kind"] in ("a", "b")
+
+
+def trial(name: str, value: float | None) -> dict[str, Any]:
+    metrics = [] if value is None else [{"MetricName": "auc", "Value": value}]
+    times = dict.fromkeys(("CreationTime", "TrainingStartTime", "TrainingEndTime"), 0)
+    return {
+        "TrainingJobName": name,
+        "TrainingJobArn": name,
+        "TrainingJobStatus": "Completed",
+        "FinalMetricDataList": metrics,
+        "_tuned": {},
+        **times,
+    }
+
+
+def test_best_trial_follows_the_objectives_direction() -> None:
+    trials = [trial("a", 0.6), trial("b", 0.8), trial("c", None)]
+    best = best_trial(trials, {"Type": "Maximize", "MetricName": "auc"})
+    worst = best_trial(trials, {"Type": "Minimize", "MetricName": "auc"})
+    assert best is not None
+    assert worst is not None
+    assert (best["TrainingJobName"], worst["TrainingJobName"]) == ("b", "a")
+    assert best_trial([trial("c", None)], {"Type": "Maximize", "MetricName": "auc"}) is None
+
+
+@given(
+    lines=st.lists(
+        st.binary(min_size=1, max_size=30).filter(lambda b: b"\n" not in b and b"\r" not in b and b.strip()),
+        max_size=50,
+    ),
+    most=st.integers(31, 200),
+)
+def test_batches_lose_no_line_and_stay_small(lines: list[bytes], most: int) -> None:
+    data = b"".join(line + b"\n" for line in lines)
+    batches = _batches(data, "Line", "MultiRecord", most)
+    assert b"".join(batches) == data
+    assert all(len(batch) <= most for batch in batches)

@@ -1,0 +1,85 @@
+"""An environment file is refused with one line for each mistake."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from stacks.config import ENVIRONMENTS, ConfigError, EnvironmentConfig, load_environment
+
+
+def write(directory: Path, text: str) -> Path:
+    (directory / "mine.toml").write_text(text)
+    return directory
+
+
+def dev_with(directory: Path, old: str, new: str) -> Path:
+    text = (ENVIRONMENTS / "dev.toml").read_text()
+    assert old in text
+    return write(directory, text.replace(old, new))
+
+
+@pytest.mark.parametrize("name", ["dev", "prod"])
+def test_shipped_environment_is_accepted(name: str) -> None:
+    config = load_environment(name)
+    assert config.prefix == f"updraft-{name}"
+    assert len(config.zones) == config.network.availability_zones
+
+
+def test_local_environment_is_accepted_once_its_authority_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda self: self.suffix in (".toml", ".pem"))
+    assert load_environment("local").workers["default"].min == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("concurrency = 8", "concurrency = 8, speed = 1", "workers.default.speed: unknown key"),
+        ("concurrency = 8", "concurrency = 'many'", "workers.default.concurrency: input should be a valid integer, came 'many'"),
+        ("max = 5", "max = 0", "workers.default.max: input should be greater than or equal to 1, came 0"),
+        ("min = 0, max = 5", "min = 9, max = 5", "workers.default.min: 9 is above max 5"),
+        ("cpu = 1024", "cpu = 300", "workers.default.cpu: 300 is not a Fargate size"),
+        ("cpu = 1024, memory_mib = 4096", "cpu = 1024, memory_mib = 512", "memory_mib: 512 does not go with cpu 1024"),
+        ('nat = "instance"', 'nat = "maybe"', "network.nat: input should be 'gateway'"),
+        ("log_retention_days = 14", "log_retention_days = 13", "log_retention_days: 13 is not one of"),
+        ('kind = "redis"', 'kind = "sqs"', "services.flower: Flower sees nothing on SQS"),
+        ("[workers]\ndefault", "[workers]\nother", "workers: no queue 'default', came: other"),
+        ('region = "us-east-1"', 'region = "mars"', "region: string should match pattern"),
+        ("rds-global-bundle.pem", "gone.pem", "database.ca_bundle: docker/certificates/gone.pem does not exist"),
+        ("[tracking]\nenabled = true", "[tracking]\nenabled = 1", "tracking.enabled: input should be a valid boolean, came 1"),
+        ('nat = "instance"', 'nat = "instance"\ncidr = "10.0.0.0/8"', "network.cidr: 10.0.0.0/8 has /8"),
+    ],
+)  # fmt: skip
+def test_mistake_is_told_in_one_line(tmp_path: Path, old: str, new: str, line: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_environment("mine", dev_with(tmp_path, old, new))
+    assert line in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    assert str(refused.value).startswith("environments/mine.toml: ")
+
+
+def test_many_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = (ENVIRONMENTS / "dev.toml").read_text()
+    broken = text.replace("concurrency = 8", "concurrency = 0").replace(
+        'nat = "instance"', 'nat = "x"\nmtu = 9000'
+    )
+    with pytest.raises(ConfigError) as refused:
+        load_environment("mine", write(tmp_path, broken))
+    assert len(str(refused.value).splitlines()) == 3
+
+
+def test_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not TOML"):
+        load_environment("mine", write(tmp_path, "region = = 1"))
+
+
+def test_unknown_environment_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="there are dev, local, prod"):
+        load_environment("nowhere")
+
+
+def test_environment_files_hold_every_required_section() -> None:
+    for file in ENVIRONMENTS.glob("*.toml"):
+        values = tomllib.loads(file.read_text())
+        required = {name for name, field in EnvironmentConfig.model_fields.items() if field.is_required()}
+        assert required - {"environment"} <= set(values)
