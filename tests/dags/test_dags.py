@@ -5,6 +5,7 @@ import os
 import subprocess
 from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -13,36 +14,30 @@ from local.paths import LocalPaths
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PYTHON = LocalPaths(ROOT / ".updraft" / "local").environments / "airflow" / "bin" / "python"
-# Imports each file by path in a fresh interpreter: no database, no network.
+# As the dag-processor does it, in a fresh interpreter and without a database.
 DESCRIBE = """
-import importlib.util, json, pathlib, sys
-from airflow.sdk import DAG
-found, errors = [], {}
-for file in sorted(pathlib.Path("dags").rglob("*.py")):
-    if "DAG(" not in file.read_text() and "@dag" not in file.read_text():
-        continue
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        errors[str(file)] = repr(error)
-        continue
-    from airflow.sdk.definitions._internal.contextmanager import DagContext
-    for dag in list(DagContext.autoregistered_dags):
-        dag = dag[0] if isinstance(dag, tuple) else dag
-        found.append({
-            "dag_id": dag.dag_id, "owner": dag.owner, "tags": sorted(dag.tags), "doc": dag.doc_md or "",
-            "timeout": bool(dag.dagrun_timeout), "catchup": dag.catchup,
-            "tasks": {t.task_id: {"retries": t.retries, "downstream": sorted(t.downstream_task_ids)} for t in dag.tasks},
-        })
-    DagContext.autoregistered_dags.clear()
-print(json.dumps({"dags": found, "errors": errors}))
+import json
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag("dags")
+found = [
+    {
+        "dag_id": dag.dag_id, "owner": dag.owner, "tags": sorted(dag.tags), "doc": dag.doc_md or "",
+        "timeout": bool(dag.dagrun_timeout), "catchup": dag.catchup,
+        "tasks": {
+            task.task_id: {"retries": task.retries, "downstream": sorted(task.downstream_task_ids)}
+            for task in dag.tasks
+        },
+    }
+    for dag in bag.dags.values()
+]
+print(json.dumps({"dags": found, "errors": bag.import_errors}))
 """
 
 
 @cache
 def described() -> dict[str, Any]:
+    """What the DAG files say, read once."""
+    home = mkdtemp(prefix="updraft-dags-")
     assert PYTHON.exists(), "the environment of image 'airflow' is not there; make it with: ./updraft test"
     ran = subprocess.run(
         [PYTHON, "-c", DESCRIBE],
@@ -50,9 +45,8 @@ def described() -> dict[str, Any]:
         env={
             "PYTHONPATH": f"{ROOT}:{ROOT / 'dags'}",
             "PATH": os.environ["PATH"],
-            "AIRFLOW_HOME": "/nonexistent-airflow",
+            "AIRFLOW_HOME": home,
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": "/tmp/updraft-dag-test",
         },
         capture_output=True,
         text=True,
