@@ -25,6 +25,8 @@ NODE_DIRECTORY = HOME / "node"
 TOOLS = "tools"
 MINIMUM_FREE_MIB = {TOOLS: 1500, "node": 300}
 DEFAULT_FREE_MIB = 1200
+# The real file: a link to the interpreter may be gone tomorrow, and the environments with it.
+PYTHON = Path(sys.executable).resolve()
 
 
 class BootstrapError(Exception):
@@ -62,7 +64,7 @@ def ensure_environment(name: str) -> Path:
         uv = _ensure_uv()
         with _progress(f"making the Python environment '{name}'"):
             if not _works(python):
-                _run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, python.parent.parent])
+                _run([uv, "venv", "--quiet", "--clear", "--python", PYTHON, python.parent.parent])
             # Compiling once here spares every process of the platform from compiling for itself.
             options = ["--quiet", "--require-hashes", "--compile-bytecode", "--python"]
             _run([uv, "pip", "sync", *options, python, lock])
@@ -113,7 +115,7 @@ def _ensure_uv() -> Path:
         if _is_made(stamp, wanted, uv):
             return uv
         with _progress("installing uv"):
-            _run([sys.executable, "-m", "venv", "--clear", HOME / "uv"])
+            _run([PYTHON, "-m", "venv", "--clear", HOME / "uv"])
             _run(
                 [HOME / "uv" / "bin" / "python", "-m", "pip", "install", "-q", "--require-hashes", "-r", lock]
             )
