@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from ops import commands_aws, commands_dags, commands_life, commands_checks, console
+from ops import commands_aws, commands_checks, commands_dags, commands_life, console
 from ops.bootstrap import BootstrapError
 from ops.console import OperatorError
 
