@@ -54,6 +54,11 @@ class AirflowApi:
         answer: dict[str, Any] = self._send("GET", "/api/v2/importErrors")
         return list(answer["import_errors"])
 
+    def params(self, dag_id: str) -> list[str]:
+        """The names of a DAG's parameters."""
+        details: dict[str, Any] = self._send("GET", f"/api/v2/dags/{quote(dag_id)}/details")
+        return list(details["params"] or {})
+
     def active_run(self, dag_id: str, *, prefix: str) -> str | None:
         """The newest run with this prefix that has not ended, if there is one."""
         answer = self._send(

@@ -43,7 +43,15 @@ def run(
     from ops.target import target_of
 
     airflow = target_of(environment).airflow()
-    started = airflow.trigger(dag_id, _parse_conf(conf))
+    parameters = _parse_conf(conf)
+    # Airflow runs with the defaults where a name is misspelt.
+    known = airflow.params(dag_id)
+    unknown = [name for name in parameters if name not in known]
+    if unknown:
+        raise OperatorError(
+            f"--conf: {dag_id} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+        )
+    started = airflow.trigger(dag_id, parameters)
     say(f"  {dag_id} {started['dag_run_id']} started")
     if wait:
         with step(f"running {dag_id}"):

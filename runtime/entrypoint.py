@@ -14,6 +14,8 @@ import sys
 from collections.abc import Mapping
 from urllib.parse import quote
 
+# Redis delivers a message again after this long: no task may run longer.
+REDIS_VISIBILITY_TIMEOUT_SECONDS = 7 * 86_400
 DATABASE = ("HOST", "PORT", "NAME", "USER", "PASSWORD", "CA_BUNDLE")
 
 
@@ -74,7 +76,12 @@ def _broker(given: Mapping[str, str]) -> dict[str, str]:
     if given["UPDRAFT_BROKER"] == "redis":
         password = quote(given["UPDRAFT_BROKER_PASSWORD"], safe="")
         place = f"{given['UPDRAFT_BROKER_HOST']}:{given['UPDRAFT_BROKER_PORT']}"
-        return {"AIRFLOW__CELERY__BROKER_URL": f"rediss://:{password}@{place}/0"}
+        return {
+            "AIRFLOW__CELERY__BROKER_URL": f"rediss://:{password}@{place}/0",
+            "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": str(
+                REDIS_VISIBILITY_TIMEOUT_SECONDS
+            ),
+        }
     endpoint = given.get("AWS_ENDPOINT_URL_SQS", given.get("AWS_ENDPOINT_URL", ""))
     queues = {name: {"url": url} for name, url in json.loads(given["UPDRAFT_BROKER_QUEUES"]).items()}
     return {

@@ -121,7 +121,7 @@ class StorageStack(cdk.Stack):
             construct_id,
             description=description,
             generate_secret_string=secretsmanager.SecretStringGenerator(
-                password_length=48, exclude_punctuation=True
+                password_length=64, exclude_punctuation=True
             ),
             removal_policy=self._removal_policy,
         )
