@@ -63,6 +63,9 @@ def end_orphans() -> None:
     """End CDK CLIs that a killed command left running; two must not work on one account."""
     for command in ("synth", "bootstrap", "deploy", "diff", "destroy"):
         processes.stop(local_paths(), f"{CDK}{command}", timeout_seconds=0)
+    # The CLI's own locks outlive it, and a killed one whose parent is gone may linger as a zombie.
+    for lock in local_paths().cloud_assembly.glob("*.lock"):
+        lock.unlink()
 
 
 def run_cdk(target: Target, arguments: list[str], *, outside_app: bool = False) -> str:

@@ -126,7 +126,18 @@ def _ready() -> dict[str, Any] | None:
             answer = session.get(f"{local_paths().endpoint_url}/_updraft/ready", timeout=5)
     except requests.RequestException:
         return None
-    return dict(answer.json()) if answer.status_code == 200 else None
+    if answer.status_code != 200:
+        return None
+    try:
+        document = dict(answer.json())
+    except ValueError:
+        document = {}
+    if document.get("state_directory") != str(local_paths().root):
+        other = document.get("state_directory", "another program")
+        raise OperatorError(
+            f"port {local_paths().port} on 127.0.0.1 is in use by {other}; end it and run the same command again"
+        )
+    return document
 
 
 def _last_words(log: Path) -> str:

@@ -78,7 +78,8 @@ class Account:
         send: Callable[[dict[str, Any]], Awaitable[None]],
     ) -> None:
         if scope["type"] == "http" and scope["path"] == READY_PATH:
-            body = json.dumps({"planes": {plane.name: plane.state() for plane in self._planes}}).encode()
+            planes = {plane.name: plane.state() for plane in self._planes}
+            body = json.dumps({"planes": planes, "state_directory": str(self._paths.root)}).encode()
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
             await send(
                 {"type": "http.response.start", "status": 200 if self._ready else 503, "headers": headers}
