@@ -31,6 +31,12 @@ def main() -> None:
         if "--json" in sys.argv and not console.has_shown():
             print(json.dumps({"error": str(error)}))
         sys.exit(1)
+    except OSError as error:
+        # A full disk, a missing permission: what the system says, and where.
+        print(f"updraft: {error.strerror or error}: {error.filename or 'see above'}", file=sys.stderr)
+        if "--json" in sys.argv and not console.has_shown():
+            print(json.dumps({"error": str(error)}))
+        sys.exit(1)
     except KeyboardInterrupt:
         print("updraft: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)

@@ -74,7 +74,7 @@ def down(*, wipe: bool) -> dict[str, Any]:
     with exclusive("the local platform"), step("stopping the platform"):
         stopped = processes.stop(paths, ACCOUNT, timeout_seconds=ACCOUNT_STOP_SECONDS)
         reaped = processes.reap(paths)
-        if wipe:
+        if wipe and paths.root.exists():
             shutil.rmtree(paths.root)
     return {"stopped": bool(stopped or reaped), "wiped": wipe}
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from local.account.json_api import ApiError, answer
 from local.account.resources.shapes import InvalidPropertiesError, to_api
 from local.ecs.store import Record, Store, public
 
@@ -15,12 +16,8 @@ DEFAULT_DEPLOYMENT = {"maximumPercent": 200, "minimumHealthyPercent": 100}
 MOST_TASKS_AT_ONCE = 10
 
 
-class EcsError(Exception):
-    """An error of the API: its code as AWS has it, and a message."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+class EcsError(ApiError):
+    """An error of this service."""
 
 
 class EcsService:
@@ -55,13 +52,7 @@ class EcsService:
         self, _method: str, _path: str, headers: dict[str, str], body: bytes, _query: dict[str, Any]
     ) -> tuple[int, dict[str, str], bytes]:
         """Answer one request."""
-        target = next((value for name, value in headers.items() if name.lower() == "x-amz-target"), "")
-        content = {"Content-Type": "application/x-amz-json-1.1"}
-        try:
-            answer = self.call(target.rpartition(".")[2], json.loads(body or b"{}"))
-            return 200, content, json.dumps(answer).encode()
-        except EcsError as error:
-            return 400, content, json.dumps({"__type": error.code, "message": str(error)}).encode()
+        return answer(self.call, headers, body)
 
     def call(self, operation: str, request: Record) -> Record:
         """Run one operation; raises EcsError as AWS would answer."""
@@ -72,9 +63,9 @@ class EcsService:
         except InvalidPropertiesError as error:
             raise EcsError("InvalidParameterException", str(error)) from error
         with self._store.lock:
-            answer = self._operations[operation](checked)
+            found = self._operations[operation](checked)
             self._store.changed()
-            return json.loads(json.dumps(answer))  # type: ignore[no-any-return]
+            return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
     # Clusters
 

@@ -12,6 +12,7 @@ from typing import Any
 import botocore.session
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
+from local.account.json_api import ApiError, answer
 from local.account.resources.shapes import InvalidPropertiesError, to_api
 from local.sagemaker.store import Record, Store
 
@@ -31,12 +32,8 @@ RUNNING = ("InProgress", "Stopping")
 STRATEGIES = ("Random",)
 
 
-class SageMakerError(Exception):
-    """An error of the API: its code as AWS has it, and a message."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+class SageMakerError(ApiError):
+    """An error of this service."""
 
 
 class SageMakerService:
@@ -82,13 +79,7 @@ class SageMakerService:
         self, _method: str, _path: str, headers: dict[str, str], body: bytes, _query: dict[str, Any]
     ) -> tuple[int, dict[str, str], bytes]:
         """Answer one request."""
-        target = next((value for name, value in headers.items() if name.lower() == "x-amz-target"), "")
-        content = {"Content-Type": "application/x-amz-json-1.1"}
-        try:
-            answer = self.call(target.rpartition(".")[2], json.loads(body or b"{}"))
-            return 200, content, json.dumps(answer).encode()
-        except SageMakerError as error:
-            return 400, content, json.dumps({"__type": error.code, "message": str(error)}).encode()
+        return answer(self.call, headers, body)
 
     def call(self, operation: str, request: Record) -> Record:
         """Run one operation; raises SageMakerError as AWS would answer."""
@@ -107,9 +98,9 @@ class SageMakerService:
                 "ValidationException", f"{len(mistakes)} validation errors detected: {'; '.join(mistakes)}"
             )
         with self._store.lock:
-            answer = self._operations[operation](checked)
+            found = self._operations[operation](checked)
             self._store.changed()
-            cut = _cut(shapes.output_shape, answer) if shapes.output_shape else {}
+            cut = _cut(shapes.output_shape, found) if shapes.output_shape else {}
             return json.loads(json.dumps(cut))  # type: ignore[no-any-return]
 
     # Jobs
