@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 Document = dict[str, Any]
-CONTENT = {"Content-Type": "application/x-amz-json-1.1"}
+CONTENT_TYPE = "application/x-amz-json-1.1"
 
 
 class ApiError(Exception):
@@ -23,7 +23,8 @@ def answer(
 ) -> tuple[int, dict[str, str], bytes]:
     """Run the operation that the request's target names; an ApiError becomes a 400 in AWS's form."""
     target = next((value for name, value in headers.items() if name.lower() == "x-amz-target"), "")
+    content = {"Content-Type": CONTENT_TYPE}  # the server adds to it
     try:
-        return 200, CONTENT, json.dumps(call(target.rpartition(".")[2], json.loads(body or b"{}"))).encode()
+        return 200, content, json.dumps(call(target.rpartition(".")[2], json.loads(body or b"{}"))).encode()
     except ApiError as error:
-        return 400, CONTENT, json.dumps({"__type": error.code, "message": str(error)}).encode()
+        return 400, content, json.dumps({"__type": error.code, "message": str(error)}).encode()
