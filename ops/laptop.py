@@ -36,6 +36,8 @@ HEALTHY_SECONDS = 180
 SETTLED_SECONDS = 180
 MINIMUM_FREE_MIB = 1024
 IMAGES = ("airflow", "training")
+# Filled when this process started the account: then no other one's deployment can be on its way.
+_started_here: list[bool] = []
 # What a deployed account depends on: a change in any of these means another `cdk deploy`.
 DEPLOYED_FROM = (
     "app.py",
@@ -56,6 +58,7 @@ def up() -> dict[str, Any]:
         cdk.end_orphans()
         environments = [pool.submit(ensure_environment, image) for image in IMAGES]
         start_account()
+        _drop_cut_off_creation(target)
         deploy_seconds = deploy_if_changed(target, environments)
         for environment in environments:
             environment.result()
@@ -89,6 +92,7 @@ def start_account() -> None:
         return
     with step("starting the emulated account"):
         if not processes.is_running(paths, ACCOUNT):
+            _started_here.append(True)
             processes.reap(paths)
             processes.start(
                 paths,
@@ -167,7 +171,8 @@ def deploy_if_changed(target: Target, environments: list[Future[Path]]) -> float
         bootstrapped.result()
     for environment in environments:
         environment.result()
-    record.unlink(missing_ok=True)
+    if record.is_file():
+        record.write_text(json.dumps({"fingerprint": None}))
     _wait_until_settled(target)
     with step("deploying the stacks"):
         cdk.deploy(target)
@@ -178,6 +183,25 @@ def deploy_if_changed(target: Target, environments: list[Future[Path]]) -> float
 def _bootstrap_if_needed(target: Target) -> None:
     if "CDKToolkit" not in _stack_states(target):
         cdk.bootstrap(target)
+
+
+def _drop_cut_off_creation(target: Target) -> None:
+    """Start afresh when a power cut ended the very first deployment half-way.
+
+    In AWS CloudFormation outlives the machine that deploys; here it died with the account, and nobody goes on with
+    its stacks. Nothing of value is lost: no deployment has ever been completed.
+    """
+    paths = local_paths()
+    moving = [name for name, state in _stack_states(target).items() if state.endswith("_IN_PROGRESS")]
+    if not moving or (paths.root / "deployed.json").is_file() or not _started_here:
+        return
+    say(f"  a crash cut off the first deployment ({', '.join(moving)}): starting afresh")
+    processes.stop(paths, ACCOUNT, timeout_seconds=ACCOUNT_STOP_SECONDS)
+    processes.reap(paths)
+    for directory in paths.root.iterdir():
+        if directory not in (paths.certificates, paths.log):
+            shutil.rmtree(directory) if directory.is_dir() else directory.unlink()
+    start_account()
 
 
 def _wait_until_settled(target: Target) -> None:
