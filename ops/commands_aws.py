@@ -67,12 +67,15 @@ def destroy(
     as_json: Json = False,
 ) -> None:
     """Destroy an environment's stacks. What its file protects (a prod database) stays."""
-    from ops import cdk
+    from ops import cdk, teardown
     from ops.target import target_of
 
     target = target_of(environment)
     if not yes and not typer.confirm(f"Destroy every stack of {target.prefix}?", err=True):
         raise OperatorError("nothing was destroyed")
+    if not target.config.keep_data_on_destroy:
+        with step("emptying buckets and the model registry"):
+            teardown.empty(target)
     with step("destroying the stacks"):
         cdk.destroy(target)
     show({"environment": environment, "destroyed": True}, as_json, "Destroyed.")

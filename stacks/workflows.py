@@ -46,6 +46,8 @@ class WorkflowsStack(cdk.Stack):
             model_package_group_name=f"{config.prefix}-flights",
             model_package_group_description="Models that predict whether a flight arrives late",
         )
+        if config.keep_data_on_destroy:
+            self.model_packages.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
         self._allow_tasks(airflow)
         self.settings = ssm.StringParameter(
             self,
