@@ -23,6 +23,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from boto3.exceptions import S3UploadFailedError
+from botocore.exceptions import BotoCoreError, ClientError
+
 from local import images
 from local.paths import LocalPaths
 from local.sagemaker.storage import Logs, Storage
@@ -105,9 +108,11 @@ class Instance:
             self._run_container(image, ["train"], extra | self.job.get("Environment", {}))
         except JobEndedError as ended:
             end = ended  # what was learned until then is kept
+        finally:
+            # A script that failed is resumed from its last checkpoint too.
+            if checkpoints:
+                self.storage.upload(self.ml / "checkpoints", checkpoints["S3Uri"])
         self._enter("Uploading", "Uploading generated training model")
-        if checkpoints:
-            self.storage.upload(self.ml / "checkpoints", checkpoints["S3Uri"])
         if any((self.ml / "model").iterdir()):
             self._upload_model()
         if end:
@@ -140,7 +145,9 @@ class Instance:
         process = self._start(
             container["Image"],
             ["serve"],
-            container.get("Environment", {}) | {"SAGEMAKER_BIND_TO_PORT": str(port)},
+            container.get("Environment", {})
+            | self.job.get("Environment", {})
+            | {"SAGEMAKER_BIND_TO_PORT": str(port)},
         )
         try:
             self._wait_for_ping(process, port)
@@ -153,7 +160,8 @@ class Instance:
         target = self.job["TransformOutput"]["S3OutputPath"].rstrip("/")
         inputs = self.directory / "inputs"
         self.storage.download(source["DataSource"]["S3DataSource"]["S3Uri"], inputs)
-        most_bytes = self.job.get("MaxPayloadInMB", 6) * 2**20
+        # 0 means no limit.
+        most_bytes = self.job.get("MaxPayloadInMB", 6) * 2**20 or sys.maxsize
         headers = {"Content-Type": source.get("ContentType", "application/octet-stream")}
         if accept := self.job["TransformOutput"].get("Accept"):
             headers["Accept"] = accept
@@ -164,6 +172,7 @@ class Instance:
             ):
                 self._check(process)
                 answers.append(_invoke(port, body, headers))
+                self.logs.ship()
             joined = (
                 b"\n".join(answer.rstrip(b"\n") for answer in answers) + b"\n"
                 if self.job["TransformOutput"].get("AssembleWith") == "Line"
@@ -206,7 +215,7 @@ class Instance:
                     and "CheckpointConfig" in self.job
                     and time.monotonic() > next_upload
                 ):
-                    self.storage.upload(self.ml / "checkpoints", self.job["CheckpointConfig"]["S3Uri"])
+                    self._try_upload_checkpoints()
                     next_upload = time.monotonic() + CHECKPOINT_SECONDS
                 self.logs.ship()
                 time.sleep(POLL_SECONDS)
@@ -217,6 +226,13 @@ class Instance:
             reason = failure.read_text()[:1024] if failure.is_file() else self._tail()
             code = process.returncode if process.returncode > 0 else 128 - process.returncode
             raise JobFailedError(f"AlgorithmError: {reason}, exit code: {code}")
+
+    def _try_upload_checkpoints(self) -> None:
+        try:
+            self.storage.upload(self.ml / "checkpoints", self.job["CheckpointConfig"]["S3Uri"])
+        except (BotoCoreError, ClientError, S3UploadFailedError, OSError) as error:
+            # Uploaded again in a moment, and in the end; the script may also be replacing a file right now.
+            print(f"checkpoints are not uploaded for now: {error}", flush=True)
 
     def _start(
         self,
@@ -320,11 +336,9 @@ class Instance:
         text = self._log_file.read_text(errors="replace")
         found = []
         for definition in definitions:
-            values = re.findall(definition["Regex"], text)
-            if values:
-                found.append(
-                    {"MetricName": definition["Name"], "Value": float(values[-1]), "Timestamp": time.time()}
-                )
+            value = last_value(definition["Regex"], text)
+            if value is not None:
+                found.append({"MetricName": definition["Name"], "Value": value, "Timestamp": time.time()})
         return found
 
     def _enter(self, secondary: str, message: str) -> None:
@@ -336,7 +350,7 @@ class Instance:
         self._write_status()
 
     def _finish(self, status: str, secondary: str, reason: str | None = None) -> None:
-        self.logs.ship()
+        self.logs.finish()
         ended_at = time.time()
         for transition in self.status["transitions"]:
             transition.setdefault("EndTime", ended_at)
@@ -354,6 +368,17 @@ class Instance:
         partial = self.directory / "status.partial"
         partial.write_text(json.dumps(self.status))
         partial.replace(self.directory / "status.json")
+
+
+def last_value(regex: str, text: str) -> float | None:
+    """What the regex's first group captured last, as a number; None when it captured none."""
+    try:
+        captured = [match[1] for match in re.finditer(regex, text)]
+        numbers = [float(value) for value in captured if value is not None]
+    except (re.error, IndexError, ValueError):
+        # The definition doesn't fit the log: a metric is missing, and the model is as good as without it.
+        return None
+    return numbers[-1] if numbers and math.isfinite(numbers[-1]) else None
 
 
 def _batches(data: bytes, split_type: str, strategy: str | None, most_bytes: int) -> list[bytes]:

@@ -33,10 +33,12 @@ class SageMakerPlane:
         self._store = store
         self._service = service
         self._stopping = threading.Event()
+        self._ended: list[tuple[str, str]] = []
         self._thread = threading.Thread(target=self._run, name="sagemaker", daemon=True)
 
     def start(self) -> None:
-        """Follow every job that has not ended."""
+        """Follow every job that has not ended; clear away what others left."""
+        self._tidy()
         self._thread.start()
 
     def stop(self) -> None:
@@ -44,12 +46,13 @@ class SageMakerPlane:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
-        for kind in INSTANCE_JOBS:
-            for name, job in self._store.of(kind).items():
-                if job[JOBS[kind][3]] in RUNNING:
-                    processes.stop(self._paths, _process_name(kind, name), timeout_seconds=0)
-                    self._fail(kind, job, "InternalServerError: the host was stopped")
+        with self._store.lock:
+            for kind in JOBS:
+                for name, job in self._store.of(kind).items():
+                    if job[JOBS[kind][3]] in RUNNING:
+                        self._abandon(kind, name, job, "the host was stopped")
         self._store.save()
+        self._tidy()
 
     def state(self) -> str:
         """`running` while the host's thread does its work."""
@@ -64,14 +67,45 @@ class SageMakerPlane:
 
     def _step(self) -> None:
         with self._store.lock:
-            for kind in INSTANCE_JOBS:
+            for kind in JOBS:
                 for name, job in list(self._store.of(kind).items()):
                     if job[JOBS[kind][3]] in RUNNING:
-                        self._follow(kind, name, job)
-            for name, job in list(self._store.of("HyperParameterTuningJob").items()):
-                if job["HyperParameterTuningJobStatus"] in RUNNING:
-                    self._tune(name, job)
+                        self._step_one(kind, name, job)
         self._store.save()
+        # Only once the end of a job is on disk: a job without its directory would be launched a second time.
+        while self._ended:
+            kind, name = self._ended.pop()
+            processes.forget(self._paths, _process_name(kind, name))
+            shutil.rmtree(self._directory(kind, name), ignore_errors=True)
+
+    def _step_one(self, kind: str, name: str, job: Record) -> None:
+        """One job's trouble is its own: it fails, and all others go on."""
+        try:
+            if kind in INSTANCE_JOBS:
+                self._follow(kind, name, job)
+            else:
+                self._tune(name, job)
+        except Exception as error:
+            self._context.logger.exception("%s %s can't go on", kind, name)
+            self._abandon(kind, name, job, str(error))
+
+    def _abandon(self, kind: str, name: str, job: Record, reason: str) -> None:
+        if kind in INSTANCE_JOBS:
+            processes.stop(self._paths, _process_name(kind, name), timeout_seconds=0)
+            self._ended.append((kind, name))
+        for trial in job.get("_trials", []):
+            if self._store.of("TrainingJob")[trial]["TrainingJobStatus"] in RUNNING:
+                self._service.stop_job("TrainingJob", trial)
+        self._fail(kind, job, f"InternalServerError: {reason}")
+
+    def _tidy(self) -> None:
+        """Remove directories and end instances of jobs that have ended, or that were never recorded."""
+        for kind in INSTANCE_JOBS:
+            for directory in (self._paths.sagemaker / kind).glob("*"):
+                job = self._store.of(kind).get(directory.name)
+                if job is None or job[JOBS[kind][3]] not in RUNNING:
+                    processes.stop(self._paths, _process_name(kind, directory.name), timeout_seconds=0)
+                    shutil.rmtree(directory, ignore_errors=True)
 
     # Jobs with an instance
 
@@ -94,8 +128,7 @@ class SageMakerPlane:
             else:
                 self._fail(kind, job, "InternalServerError: the instance was lost")
         if job[JOBS[kind][3]] not in RUNNING:
-            processes.forget(self._paths, _process_name(kind, name))
-            shutil.rmtree(directory, ignore_errors=True)
+            self._ended.append((kind, name))
         self._store.changed()
 
     def _launch(self, kind: str, name: str, job: Record, directory: Path) -> None:
@@ -108,8 +141,12 @@ class SageMakerPlane:
             "port": self._paths.port,
         }
         if kind == "TransformJob":
-            spec["model"] = self._store.of("Model")[job["ModelName"]]
-        (directory / "job.json").write_text(json.dumps(spec))
+            spec["model"] = self._store.of("Model").get(job["ModelName"])
+            if spec["model"] is None:
+                raise ValueError(f"model {job['ModelName']} was deleted")
+        partial = directory / "job.partial"
+        partial.write_text(json.dumps(spec))
+        partial.replace(directory / "job.json")
         process = processes.start(
             self._paths,
             _process_name(kind, name),
@@ -152,6 +189,8 @@ class SageMakerPlane:
         job |= {JOBS[kind][3]: "Failed", "FailureReason": reason, "LastModifiedTime": now}
         if kind == "TrainingJob":
             job |= {"SecondaryStatus": "Failed", "TrainingEndTime": now}
+        if kind == "HyperParameterTuningJob":
+            job["HyperParameterTuningEndTime"] = now
         self._store.changed()
 
     # Tuning

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import botocore.session
-from botocore.model import ListShape, MapShape, Shape, StructureShape
+from botocore.model import ListShape, Shape, StructureShape
 
 from local.account.json_api import ApiError, answer
 from local.account.resources.shapes import InvalidPropertiesError, to_api
+from local.sagemaker import checks, listing
 from local.sagemaker.store import Record, Store
 
 # kind: (name key, ARN key, ARN's resource type, status key)
@@ -29,7 +29,7 @@ JOBS = {
     ),
 }
 RUNNING = ("InProgress", "Stopping")
-STRATEGIES = ("Random",)
+READ_ONLY = ("Describe", "List")
 
 
 class SageMakerError(ApiError):
@@ -47,7 +47,7 @@ class SageMakerService:
             "CreateModel": self.create_model,
             "DescribeModel": lambda request: self._existing("Model", request["ModelName"]),
             "DeleteModel": lambda request: self._delete("Model", request["ModelName"]),
-            "ListModels": lambda request: {"Models": self._list("Model", request, "ModelName")},
+            "ListModels": lambda request: self._list("Model", "Models", request),
             "CreateModelPackageGroup": self.create_model_package_group,
             "DescribeModelPackageGroup": lambda request: self._existing(
                 "ModelPackageGroup", request["ModelPackageGroupName"].rpartition("/")[2]
@@ -72,7 +72,7 @@ class SageMakerService:
             f"Create{kind}": lambda request: self.create_job(kind, request),
             f"Describe{kind}": lambda request: self._existing(kind, request[name_key]),
             f"Stop{kind}": lambda request: self.stop_job(kind, request[name_key]),
-            f"List{kind}s": lambda request: {f"{kind}Summaries": self._list(kind, request, name_key)},
+            f"List{kind}s": lambda request: self._list(kind, f"{kind}Summaries", request),
         }
 
     async def handle(
@@ -92,14 +92,17 @@ class SageMakerService:
             checked = to_api("sagemaker", operation, request)
         except InvalidPropertiesError as error:
             raise SageMakerError("ValidationException", str(error)) from error
-        mistakes = list(_constraint_mistakes(shapes.input_shape, checked, ""))
+        mistakes = list(checks.constraint_mistakes(shapes.input_shape, checked))
         if mistakes:
             raise SageMakerError(
                 "ValidationException", f"{len(mistakes)} validation errors detected: {'; '.join(mistakes)}"
             )
         with self._store.lock:
             found = self._operations[operation](checked)
-            self._store.changed()
+            if not operation.startswith(READ_ONLY):
+                # What was answered must outlive the account.
+                self._store.changed()
+                self._store.save()
             cut = _cut(shapes.output_shape, found) if shapes.output_shape else {}
             return json.loads(json.dumps(cut))  # type: ignore[no-any-return]
 
@@ -116,8 +119,7 @@ class SageMakerService:
             )
         if kind == "TransformJob":
             self._existing("Model", request["ModelName"])
-        if kind == "HyperParameterTuningJob":
-            _check_tuning(request)
+        _refuse(checks.mistakes(kind, request))
         arn = f"{self._arn}:{resource}/{name}"
         self._store.tags[arn] = request.pop("Tags", [])
         now = time.time()
@@ -141,9 +143,14 @@ class SageMakerService:
         return {arn_key: arn}
 
     def stop_job(self, kind: str, name: str) -> Record:
-        """Ask the host to stop a job; one that has ended already is left as it is."""
+        """Ask the host to stop a job; a training that has ended already is refused, as AWS does."""
         status_key = JOBS[kind][3]
         job = self._existing(kind, name)
+        if kind == "TrainingJob" and job[status_key] not in RUNNING:
+            raise SageMakerError(
+                "ValidationException",
+                f"The request was rejected because the training job is in status {job[status_key]}.",
+            )
         if job[status_key] == "InProgress":
             job |= {status_key: "Stopping", "LastModifiedTime": time.time()}
             if kind == "TrainingJob":
@@ -156,6 +163,7 @@ class SageMakerService:
         """Record a model."""
         name = request["ModelName"]
         arn = f"{self._arn}:model/{name}"
+        _refuse(checks.mistakes("Model", request))
         if name in self._store.of("Model"):
             raise SageMakerError("ValidationException", f'Cannot create already existing model "{arn}".')
         self._store.tags[arn] = request.pop("Tags", [])
@@ -252,61 +260,25 @@ class SageMakerService:
         del self._store.of(kind)[name]
         return {}
 
-    def _list(self, kind: str, request: Record, name_key: str) -> list[Record]:
-        part, status = request.get("NameContains", ""), request.get("StatusEquals")
-        status_key = JOBS[kind][3] if kind in JOBS else ""
-        found = [
-            item
-            for item in self._store.of(kind).values()
-            if part in item[name_key] and status in (None, item.get(status_key))
-        ]
-        newest_first = sorted(found, key=lambda item: item["CreationTime"], reverse=True)
-        return newest_first[: request.get("MaxResults", 100)]
+    def _list(self, kind: str, answer_key: str, request: Record) -> Record:
+        name_key, _, _, status_key = JOBS.get(kind, (f"{kind}Name", "", "", None))
+        items = self._store.of(kind).values()
+        try:
+            found, token = listing.page(kind, items, request, name_key=name_key, status_key=status_key)
+        except listing.ListingError as error:
+            raise SageMakerError("ValidationException", str(error)) from error
+        return {answer_key: found, "NextToken": token}
+
+
+def _refuse(mistakes: Iterable[str]) -> None:
+    found = list(mistakes)
+    if found:
+        raise SageMakerError("ValidationException", "; ".join(found))
 
 
 def new_suffix() -> str:
     """A short unique suffix, as SageMaker gives to the trainings of a tuning job."""
     return uuid.uuid4().hex[:8]
-
-
-def _check_tuning(request: Record) -> None:
-    config = request["HyperParameterTuningJobConfig"]
-    if config["Strategy"] not in STRATEGIES:
-        raise SageMakerError(
-            "ValidationException",
-            f"Strategy {config['Strategy']} is not available in the local account; it has {', '.join(STRATEGIES)}",
-        )
-    if "TrainingJobDefinition" not in request or "HyperParameterTuningJobObjective" not in config:
-        raise SageMakerError("ValidationException", "TrainingJobDefinition and an objective are required")
-
-
-def _constraint_mistakes(shape: Shape, value: Any, path: str) -> Any:
-    """What botocore's model says of patterns, enumerations and lengths, and its validator doesn't check."""
-    if isinstance(shape, StructureShape):
-        for name, item in value.items():
-            yield from _constraint_mistakes(shape.members[name], item, f"{path}.{name}".lstrip("."))
-    elif isinstance(shape, ListShape):
-        for index, item in enumerate(value):
-            yield from _constraint_mistakes(shape.member, item, f"{path}[{index}]")
-    elif isinstance(shape, MapShape):
-        for key, item in value.items():
-            yield from _constraint_mistakes(shape.value, item, f"{path}[{key}]")
-    elif shape.type_name == "string":
-        longest, pattern = shape.metadata.get("max"), shape.metadata.get("pattern")
-        if shape.enum and value not in shape.enum:
-            yield f"Value '{value}' at '{path}' failed to satisfy constraint: Member must satisfy enum value set: [{', '.join(shape.enum)}]"
-        if longest is not None and len(value) > longest:
-            yield f"Value at '{path}' failed to satisfy constraint: Member must have length less than or equal to {longest}"
-        if pattern and not _matches(pattern, value):
-            yield f"Value '{value}' at '{path}' failed to satisfy constraint: Member must satisfy regular expression pattern: {pattern}"
-
-
-def _matches(pattern: str, value: str) -> bool:
-    try:
-        return re.fullmatch(pattern, value) is not None
-    except re.error:
-        # A few of AWS's patterns use Java's classes, which Python doesn't know.
-        return True
 
 
 def _cut(shape: Shape, value: Any) -> Any:

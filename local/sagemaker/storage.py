@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from local.paths import LocalPaths
 
 SHIP_SECONDS = 1.0
+# With the back-off between them, about a minute: as long as the account takes to come back after it was killed.
+STORAGE_ATTEMPTS = 10
+# https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html
+EVENTS_PER_CALL = 10_000
+BYTES_PER_CALL = 1_048_576
+EVENT_OVERHEAD_BYTES = 26
 
 
-def client(paths: LocalPaths, service: str) -> Any:
+def client(paths: LocalPaths, service: str, *, attempts: int = 5) -> Any:
     """A client of the account."""
     return boto3.client(
         service,
@@ -22,7 +31,7 @@ def client(paths: LocalPaths, service: str) -> Any:
         region_name=paths.region,
         aws_access_key_id=paths.access_key_id,
         aws_secret_access_key=paths.secret_access_key,
-        config=Config(retries={"mode": "standard", "max_attempts": 5}, proxies={}),
+        config=Config(retries={"mode": "standard", "max_attempts": attempts}, proxies={}),
     )
 
 
@@ -30,7 +39,7 @@ class Storage:
     """Moves folders between S3 prefixes and this machine."""
 
     def __init__(self, paths: LocalPaths) -> None:
-        self._s3 = client(paths, "s3")
+        self._s3 = client(paths, "s3", attempts=STORAGE_ATTEMPTS)
 
     def download(self, uri: str, target: Path, *, may_be_empty: bool = False) -> None:
         """Every object below a prefix, or the one object that the URI names; raises ValueError when there is none."""
@@ -69,40 +78,78 @@ class Storage:
 
 
 class Logs:
-    """Ships a growing file to a log stream."""
+    """Ships a growing file to a log stream. What can't be shipped now is shipped later: a job never fails for its log."""
 
     def __init__(self, paths: LocalPaths, group: str, stream: str, file: Path) -> None:
-        self._logs = client(paths, "logs")
+        # The job is being watched between two attempts, so none may take long.
+        self._logs = client(paths, "logs", attempts=1)
         self._group, self._stream, self._file = group, stream, file
         self._offset = 0
         self._shipped_at = 0.0
-        for create, arguments in (
-            (self._logs.create_log_group, {"logGroupName": group}),
-            (self._logs.create_log_stream, {"logGroupName": group, "logStreamName": stream}),
-        ):
-            try:
-                create(**arguments)
-            except self._logs.exceptions.ResourceAlreadyExistsException:
-                continue
 
     def ship(self) -> None:
         """Send the lines that are complete, at most once a second."""
-        now = time.time()
-        if now - self._shipped_at < SHIP_SECONDS or not self._file.exists():
+        if time.time() - self._shipped_at >= SHIP_SECONDS:
+            self._send(last=False)
+
+    def finish(self) -> None:
+        """Send everything that is left, an unfinished last line included."""
+        self._send(last=True)
+
+    def _send(self, *, last: bool) -> None:
+        self._shipped_at = time.time()
+        if not self._file.exists():
             return
-        self._shipped_at = now
         with self._file.open("rb") as handle:
             handle.seek(self._offset)
             data = handle.read()
-        complete = data[: data.rfind(b"\n") + 1]
+        lines = data.splitlines(keepends=True)
+        if lines and not last and not lines[-1].endswith(b"\n"):
+            lines.pop()
+        try:
+            for batch in _log_batches(lines):
+                self._put(batch)
+                self._offset += sum(map(len, batch))
+        except (BotoCoreError, ClientError) as error:
+            print(f"the log is not shipped for now: {error}", flush=True)
+
+    def _put(self, lines: list[bytes]) -> None:
+        now_milliseconds = int(time.time() * 1000)
         events = [
-            {"timestamp": int(now * 1000), "message": line}
-            for line in complete.decode("utf-8", "replace").splitlines()
-            if line
+            {"timestamp": now_milliseconds, "message": text}
+            for line in lines
+            if (text := line.decode("utf-8", "replace").rstrip("\r\n"))
         ]
-        if events:
-            self._logs.put_log_events(logGroupName=self._group, logStreamName=self._stream, logEvents=events)
-        self._offset += len(complete)
+        if not events:
+            return
+        stream = {"logGroupName": self._group, "logStreamName": self._stream}
+        try:
+            self._logs.put_log_events(**stream, logEvents=events)
+        except self._logs.exceptions.ResourceNotFoundException:
+            self._create()
+            self._logs.put_log_events(**stream, logEvents=events)
+
+    def _create(self) -> None:
+        exists = self._logs.exceptions.ResourceAlreadyExistsException
+        with contextlib.suppress(exists):
+            self._logs.create_log_group(logGroupName=self._group)
+        with contextlib.suppress(exists):
+            self._logs.create_log_stream(logGroupName=self._group, logStreamName=self._stream)
+
+
+def _log_batches(lines: list[bytes]) -> Iterator[list[bytes]]:
+    """Lines in the portions that one call takes."""
+    batch: list[bytes] = []
+    size = 0
+    for line in lines:
+        cost = len(line) + EVENT_OVERHEAD_BYTES
+        if batch and (len(batch) == EVENTS_PER_CALL or size + cost > BYTES_PER_CALL):
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
+        size += cost
+    if batch:
+        yield batch
 
 
 def split(uri: str) -> tuple[str, str]:

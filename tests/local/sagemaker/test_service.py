@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.sagemaker.instance import _batches
+from local.sagemaker.instance import _batches, last_value
 from local.sagemaker.service import SageMakerError, SageMakerService
 from local.sagemaker.store import Store
 from local.sagemaker.tuning import best_trial, draw
@@ -92,6 +92,83 @@ def test_model_packages_are_versions_of_a_group_and_a_token_makes_one(sagemaker:
     assert second["ModelPackageArn"].endswith("model-package/g/2")
     with pytest.raises(SageMakerError, match="still contains"):
         sagemaker.call("DeleteModelPackageGroup", {"ModelPackageGroupName": "g"})
+
+
+def test_training_that_has_ended_can_not_be_stopped(sagemaker: SageMakerService) -> None:
+    sagemaker.call("CreateTrainingJob", TRAINING)
+    sagemaker._store.of("TrainingJob")["job-1"]["TrainingJobStatus"] = "Stopped"
+    with pytest.raises(SageMakerError, match="the training job is in status Stopped"):
+        sagemaker.call("StopTrainingJob", {"TrainingJobName": "job-1"})
+
+
+def test_job_that_was_answered_is_on_disk(sagemaker: SageMakerService, tmp_path: Path) -> None:
+    sagemaker.call("CreateTrainingJob", TRAINING)
+    assert list(Store(tmp_path / "state.json").of("TrainingJob")) == ["job-1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"EnableManagedSpotTraining": True}, "EnableManagedSpotTraining True is not available"),
+        (
+            {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}},
+            "ResourceConfig.InstanceCount 2 is not available in the local account; it has 1",
+        ),
+        ({"AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "Pipe"}}, "Pipe"),
+        ({"HyperParameters": {str(number): "" for number in range(101)}}, "length less than or equal to 100"),
+    ],
+    ids=["spot", "instances", "pipe", "too many"],
+)
+def test_setting_that_would_be_ignored_is_refused(
+    sagemaker: SageMakerService, change: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(SageMakerError, match=reason):
+        sagemaker.call("CreateTrainingJob", TRAINING | change)
+
+
+def listed(sagemaker: SageMakerService, **request: Any) -> tuple[list[str], str | None]:
+    answer = sagemaker.call("ListTrainingJobs", request)
+    return [job["TrainingJobName"] for job in answer["TrainingJobSummaries"]], answer.get("NextToken")
+
+
+def test_list_gives_every_job_once_over_its_pages(sagemaker: SageMakerService) -> None:
+    names = [f"job-{number}" for number in range(5)]
+    for name in names:
+        sagemaker.call("CreateTrainingJob", TRAINING | {"TrainingJobName": name})
+    found, token = listed(sagemaker, MaxResults=2)
+    while token:
+        more, token = listed(sagemaker, MaxResults=2, NextToken=token)
+        found += more
+    assert found == names
+    assert listed(sagemaker, SortBy="Name", SortOrder="Descending")[0] == names[::-1]
+    assert listed(sagemaker, NameContains="-3")[0] == ["job-3"]
+    assert listed(sagemaker, StatusEquals="Failed")[0] == []
+    assert listed(sagemaker, CreationTimeAfter=4_000_000_000)[0] == []
+
+
+@pytest.mark.parametrize("request_", [{"NextToken": "x"}, {"WarmPoolStatusEquals": "InUse"}])
+def test_list_that_can_not_be_answered_is_refused(
+    sagemaker: SageMakerService, request_: dict[str, Any]
+) -> None:
+    with pytest.raises(SageMakerError):
+        sagemaker.call("ListTrainingJobs", request_)
+
+
+@pytest.mark.parametrize(
+    ("regex", "text", "value"),
+    [
+        ("auc=(.*)", "auc=0.1\nauc=0.2", 0.2),
+        ("auc=(.*)", "auc=high", None),
+        ("auc=(.*)", "auc=nan", None),
+        ("auc", "auc", None),
+        ("([", "auc", None),
+        ("auc=(.*)", "", None),
+    ],
+)
+def test_metric_is_the_last_number_that_the_regex_captured(
+    regex: str, text: str, value: float | None
+) -> None:
+    assert last_value(regex, text) == value
 
 
 @given(seed=st.integers(), low=st.floats(0.01, 1), width=st.floats(0.01, 10))

@@ -1,0 +1,54 @@
+"""The host takes what the flights workflow asks of it: a setting that it refused would break the demo."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dags.flights import jobs
+from local.sagemaker.service import JOBS, SageMakerService
+from local.sagemaker.store import Store
+from runtime.settings import WorkflowSettings
+
+SETTINGS = WorkflowSettings(
+    region="us-east-1",
+    role_arn="arn:aws:iam::000000000000:role/jobs",
+    training_image="000000000000.dkr.ecr.us-east-1.amazonaws.com/images:" + "a" * 64,
+    data_bucket="data",
+    model_package_group="models",
+    subnet_ids=[],
+    security_group_ids=[],
+    instance_types={
+        "processing": "ml.m5.large",
+        "training": "ml.p3.2xlarge",
+        "tuning": "ml.m5.xlarge",
+        "transform": "ml.m5.large",
+    },
+    max_runtime_seconds=3600,
+    poll_seconds=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_"),
+    [
+        ("ProcessingJob", jobs.prepare(SETTINGS, prefix="p")),
+        (
+            "TrainingJob",
+            jobs.train(SETTINGS, prefix="p", instance_type=None, hyperparameters={"eta": 0.1, "rounds": 40}),
+        ),
+        ("HyperParameterTuningJob", jobs.tune(SETTINGS, prefix="p", jobs=3, rounds=40)),
+        ("ProcessingJob", jobs.evaluate(SETTINGS, prefix="p", candidates={"trained": "s3://data/m.tar.gz"})),
+        ("TransformJob", jobs.transform(SETTINGS, prefix="p", model_name="model")),
+    ],
+    ids=["prepare", "train", "tune", "evaluate", "transform"],
+)
+def test_request_of_the_workflow_is_taken(tmp_path: Path, kind: str, request_: dict[str, Any]) -> None:
+    service = SageMakerService(Store(tmp_path / "state.json"), account_id="000000000000", region="us-east-1")
+    container = {"Image": SETTINGS.training_image, "ModelDataUrl": "s3://data/m.tar.gz"}
+    service.call(
+        "CreateModel",
+        {"ModelName": "model", "PrimaryContainer": container, "ExecutionRoleArn": SETTINGS.role_arn},
+    )
+    named = request_ | {JOBS[kind][0]: "flights-1", "Tags": [{"Key": "updraft:dag", "Value": "flights"}]}
+    assert service.call(f"Create{kind}", named)[JOBS[kind][1]].endswith("/flights-1")
