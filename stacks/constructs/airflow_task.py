@@ -12,7 +12,9 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from stacks.config import EnvironmentConfig, FargateSize
+from stacks.config import EnvironmentConfig
+from stacks.constructs.log_group import retention
+from stacks.sizes import FargateSize
 
 RELEASES_DIRECTORY = "/mnt/releases"
 ARCHITECTURES = {"arm64": ecs.CpuArchitecture.ARM64, "x86_64": ecs.CpuArchitecture.X86_64}
@@ -55,7 +57,7 @@ class AirflowTask(Construct):
             self,
             "Logs",
             log_group_name=f"{config.ssm_prefix}/{name}",
-            retention=logs.RetentionDays[_retention_name(config.log_retention_days)],
+            retention=retention(config),
             removal_policy=cdk.RemovalPolicy.DESTROY,
         )
         self.definition = self._build_definition(name, size, role, config)
@@ -109,12 +111,3 @@ def _health_check(command: Sequence[str], config: EnvironmentConfig) -> ecs.Heal
         retries=UNHEALTHY_AFTER,
         start_period=cdk.Duration.seconds(START_PERIOD_SECONDS),
     )
-
-
-def _retention_name(days: int) -> str:
-    names = {
-        1: "ONE_DAY", 3: "THREE_DAYS", 5: "FIVE_DAYS", 7: "ONE_WEEK", 14: "TWO_WEEKS", 30: "ONE_MONTH",
-        60: "TWO_MONTHS", 90: "THREE_MONTHS", 120: "FOUR_MONTHS", 150: "FIVE_MONTHS", 180: "SIX_MONTHS",
-        365: "ONE_YEAR", 400: "THIRTEEN_MONTHS", 545: "EIGHTEEN_MONTHS", 731: "TWO_YEARS",
-    }  # fmt: skip
-    return names[days]

@@ -11,6 +11,7 @@ from constructs import Construct
 
 from stacks.config import EnvironmentConfig
 from stacks.constructs.airflow_task import ARCHITECTURES
+from stacks.constructs.log_group import retention
 from stacks.storage import StorageStack
 
 DATABASE_NAME = "mlflow"
@@ -37,7 +38,7 @@ class MlflowTask(Construct):
             self,
             "Logs",
             log_group_name=f"{config.ssm_prefix}/mlflow",
-            retention=logs.RetentionDays.ONE_MONTH,
+            retention=retention(config),
             removal_policy=cdk.RemovalPolicy.DESTROY,
         )
         self.definition = ecs.FargateTaskDefinition(
