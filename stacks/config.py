@@ -179,7 +179,9 @@ class EnvironmentConfig(Section):
     permissions_boundary: Annotated[str, StringConstraints(pattern=r"^[\w+=,.@-]{1,128}$")] | None = Field(
         default=None, description="Name of a managed policy of the account, put on every role"
     )
-    hardened: bool = Field(default=False, description="What NIST 800-53 asks for beyond the defaults")
+    hardened: bool = Field(
+        default=False, description="flow logs, access logs, insights; NIST 800-53 R5 besides AwsSolutions"
+    )
     topology: Literal["separate", "merged"] = "separate"
     log_retention_days: int = 30
     health_check_interval_seconds: int = Field(default=30, ge=5, le=300)

@@ -6,13 +6,10 @@ from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
-from aws_cdk import aws_iam as iam
-from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from stacks.config import EnvironmentConfig, ExistingNetwork
 from stacks.constructs.bastion import Bastion
-from stacks.constructs.log_group import retention
 from stacks.constructs.security_groups import SecurityGroups
 
 NAT_GATEWAYS = {"gateway": 1, "gateway_per_az": None, "instance": 0, "none": 0}
@@ -104,20 +101,7 @@ class NetworkStack(cdk.Stack):
                 "S3": ec2.GatewayVpcEndpointOptions(service=ec2.GatewayVpcEndpointAwsService.S3)
             },
         )
-        if config.hardened:
-            self._log_flows(vpc, config)
         return vpc
-
-    def _log_flows(self, vpc: ec2.Vpc, config: EnvironmentConfig) -> None:
-        group = logs.LogGroup(
-            self,
-            "FlowLogs",
-            log_group_name=f"{config.ssm_prefix}/flow-logs",
-            retention=retention(config),
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-        )
-        role = iam.Role(self, "FlowLogsRole", assumed_by=iam.ServicePrincipal("vpc-flow-logs.amazonaws.com"))
-        vpc.add_flow_log("Flows", destination=ec2.FlowLogDestination.to_cloud_watch_logs(group, role))
 
     def _route_through_bastion(self) -> None:
         """The private subnets reach the internet through the bastion, which is the NAT instance as well."""

@@ -9,11 +9,10 @@ import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_efs as efs
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from stacks.config import EnvironmentConfig
-from stacks.constructs.log_group import retention
+from stacks.constructs.log_group import log_group
 from stacks.sizes import FargateSize
 
 RELEASES_DIRECTORY = "/mnt/releases"
@@ -53,12 +52,8 @@ class AirflowTask(Construct):
         secrets: Mapping[str, ecs.Secret] | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
-        self.log_group = logs.LogGroup(
-            self,
-            "Logs",
-            log_group_name=f"{config.ssm_prefix}/{name}",
-            retention=retention(config),
-            removal_policy=cdk.RemovalPolicy.DESTROY,
+        self.log_group = log_group(
+            self, "Logs", name=f"{config.ssm_prefix}/{name}", retention_days=config.log_retention_days
         )
         self.definition = self._build_definition(name, size, role, config)
         self.container = self.definition.add_container(
