@@ -35,7 +35,7 @@ ACCOUNT_STOP_SECONDS = 90
 HEALTHY_SECONDS = 180
 SETTLED_SECONDS = 180
 MINIMUM_FREE_MIB = 1024
-IMAGES = ("airflow", "training")
+IMAGES = ("airflow", "training", "mlflow")
 # Filled when this process started the account: then no other one's deployment can be on its way.
 _started_here: list[bool] = []
 # What a deployed account depends on: a change in any of these means another `cdk deploy`.
