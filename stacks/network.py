@@ -90,7 +90,7 @@ class NetworkStack(cdk.Stack):
             tiers.append(
                 ec2.SubnetConfiguration(name="private", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS)
             )
-        vpc = ec2.Vpc(
+        return ec2.Vpc(
             self,
             "Vpc",
             ip_addresses=ec2.IpAddresses.cidr(config.network.cidr),
@@ -101,7 +101,6 @@ class NetworkStack(cdk.Stack):
                 "S3": ec2.GatewayVpcEndpointOptions(service=ec2.GatewayVpcEndpointAwsService.S3)
             },
         )
-        return vpc
 
     def _route_through_bastion(self) -> None:
         """The private subnets reach the internet through the bastion, which is the NAT instance as well."""
