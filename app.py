@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import aws_cdk as cdk
 
+from stacks import rules
 from stacks.airflow import AirflowStack
 from stacks.config import ConfigError, EnvironmentConfig, load_environment
 from stacks.delivery import DeliveryStack
@@ -13,6 +15,7 @@ from stacks.network import NetworkStack
 from stacks.scaling import ScalingStack
 from stacks.storage import StorageStack
 from stacks.tracking import TrackingStack
+from stacks.waivers import waive_each
 from stacks.workflows import WorkflowsStack
 
 
@@ -44,6 +47,9 @@ def build(app: cdk.App, config: EnvironmentConfig) -> None:
     cdk.Tags.of(app).add("updraft:environment", config.environment)
     for key, value in config.tags.items():
         cdk.Tags.of(app).add(key, value)
+    waive_each(
+        app, "AWS::IAM::Policy", "It belongs to one role and goes with it", "NIST.800.53.R5-IAMNoInlinePolicy"
+    )
 
 
 def main() -> None:
@@ -55,7 +61,16 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     build(app, config)
-    app.synth()
+    assembly = Path(app.synth().directory)
+    violations = rules.check(app, assembly, hardened=config.hardened)
+    for violation in violations:
+        print(violation, file=sys.stderr)
+    if violations:
+        print(
+            f"{len(violations)} findings in {config.prefix}: mend them, or waive them where they are",
+            file=sys.stderr,
+        )
+        sys.exit(1)
 
 
 if __name__ == "__main__":

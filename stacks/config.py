@@ -161,6 +161,9 @@ class EnvironmentConfig(Section):
     log_retention_days: int = 30
     health_check_interval_seconds: int = Field(default=30, ge=5, le=300)
     keep_data_on_destroy: bool = True
+    hardened: bool = Field(
+        default=False, description="flow logs, access logs, insights; NIST 800-53 R5 besides AwsSolutions"
+    )
     tags: dict[str, str] = Field(default_factory=dict)
     network: Network = Network()
     database: Database

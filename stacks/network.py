@@ -10,7 +10,9 @@ from constructs import Construct
 
 from stacks.config import EnvironmentConfig
 from stacks.constructs.bastion import Bastion
+from stacks.constructs.log_group import log_group
 from stacks.constructs.security_groups import SecurityGroups
+from stacks.waivers import waive
 
 
 class NetworkStack(cdk.Stack):
@@ -22,6 +24,7 @@ class NetworkStack(cdk.Stack):
         self._zones = config.zones
         super().__init__(scope, construct_id, **kwargs)
         self.vpc = self._build_vpc(config)
+        self._watch(config)
         self.groups = SecurityGroups(self, "SecurityGroups", vpc=self.vpc)
         self.bastion = Bastion(
             self, "Bastion", vpc=self.vpc, security_group=self.groups.bastion, config=config
@@ -76,9 +79,57 @@ class NetworkStack(cdk.Stack):
         )
         if provider is not None:
             provider.connections.allow_from(
-                ec2.Peer.ipv4(vpc.vpc_cidr_block), ec2.Port.all_traffic(), "what the VPC sends out"
+                ec2.Peer.ipv4(config.network.cidr), ec2.Port.all_traffic(), "what the VPC sends out"
             )
+            for gateway in provider.gateway_instances:
+                self._finish_nat_instance(gateway)
         return vpc
+
+    def _finish_nat_instance(self, gateway: ec2.Instance) -> None:
+        instance = gateway.instance
+        instance.monitoring = True
+        instance.block_device_mappings = [
+            ec2.CfnInstance.BlockDeviceMappingProperty(
+                device_name="/dev/xvda", ebs=ec2.CfnInstance.EbsProperty(encrypted=True)
+            )
+        ]
+        waive(
+            gateway,
+            "Encrypted above: cdk-nag fails on an instance without a launch template",
+            "AwsSolutions-EC26",
+        )
+        waive(
+            gateway,
+            "It holds nothing; termination protection would make its replacement by CloudFormation fail",
+            "AwsSolutions-EC29",
+        )
+
+    def _watch(self, config: EnvironmentConfig) -> None:
+        if config.hardened:
+            group = log_group(
+                self,
+                "FlowLogs",
+                name=f"{config.ssm_prefix}/flow-logs",
+                retention_days=config.log_retention_days,
+            )
+            self.vpc.add_flow_log("FlowLog", destination=ec2.FlowLogDestination.to_cloud_watch_logs(group))
+        else:
+            waive(
+                self.vpc,
+                "Flow logs are billed by the GB; a hardened environment has them",
+                "AwsSolutions-VPC7",
+            )
+        waive(
+            self.vpc,
+            "Everything names its own groups and nothing is in the default one; closing it would take a Lambda",
+            "NIST.800.53.R5-VPCDefaultSecurityGroupClosed",
+        )
+        for subnet in self.vpc.public_subnets:
+            waive(
+                subnet.node.find_child("DefaultRoute"),
+                "This route is what makes a subnet public; only NAT is in it",
+                "NIST.800.53.R5-VPCNoUnrestrictedRouteToIGW",
+            )
 
     def _nat_instance(self, config: EnvironmentConfig) -> ec2.NatInstanceProviderV2:
         return ec2.NatProvider.instance_v2(

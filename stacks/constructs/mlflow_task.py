@@ -5,12 +5,12 @@ from __future__ import annotations
 import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from stacks.config import EnvironmentConfig
-from stacks.constructs.airflow_task import ARCHITECTURES
+from stacks.constructs.airflow_task import ARCHITECTURES, waive_task
+from stacks.constructs.log_group import log_group
 from stacks.storage import StorageStack
 
 DATABASE_NAME = "mlflow"
@@ -33,12 +33,8 @@ class MlflowTask(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         size = config.tracking.size
-        log_group = logs.LogGroup(
-            self,
-            "Logs",
-            log_group_name=f"{config.ssm_prefix}/mlflow",
-            retention=logs.RetentionDays.ONE_MONTH,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
+        logs = log_group(
+            self, "Logs", name=f"{config.ssm_prefix}/mlflow", retention_days=config.log_retention_days
         )
         self.definition = ecs.FargateTaskDefinition(
             self,
@@ -72,7 +68,7 @@ class MlflowTask(Construct):
                 "MLFLOW_USERNAME": ecs.Secret.from_secrets_manager(login, "username"),
                 "MLFLOW_PASSWORD": ecs.Secret.from_secrets_manager(login, "password"),
             },
-            logging=ecs.LogDrivers.aws_logs(stream_prefix="mlflow", log_group=log_group),
+            logging=ecs.LogDrivers.aws_logs(stream_prefix="mlflow", log_group=logs),
             health_check=ecs.HealthCheck(
                 command=["CMD", "python", "/opt/updraft/server.py", "--check"],
                 interval=cdk.Duration.seconds(config.health_check_interval_seconds),
@@ -81,3 +77,4 @@ class MlflowTask(Construct):
                 start_period=cdk.Duration.seconds(120),
             ),
         )
+        waive_task(self.definition)

@@ -12,11 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
+from aws_cdk.aws_logs import ILogGroup
 from constructs import Construct
 
 from stacks.config import ROOT
+from stacks.constructs.log_group import log_group
+from stacks.waivers import waive
+
+LOG_RETENTION_DAYS = 30
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html: none of these takes a resource here.
+NETWORK_INTERFACES = [
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+]
 
 
 class PythonFunction(Construct):
@@ -34,22 +48,36 @@ class PythonFunction(Construct):
         **function_props: Any,
     ) -> None:
         super().__init__(scope, construct_id)
+        logs = log_group(self, "Logs", retention_days=LOG_RETENTION_DAYS)
         self.function = lambda_.Function(
             self,
             "Function",
-            runtime=lambda_.Runtime.PYTHON_3_12,
+            runtime=lambda_.Runtime.PYTHON_3_13,
             architecture=lambda_.Architecture.ARM_64,
             handler=f"lambdas.{name}.handler.{entry}",
             code=lambda_.Code.from_asset(str(stage_package(name, files or {}))),
             timeout=timeout,
-            log_group=logs.LogGroup(
-                self,
-                "Logs",
-                retention=logs.RetentionDays.ONE_MONTH,
-                removal_policy=cdk.RemovalPolicy.DESTROY,
-            ),
+            log_group=logs,
+            role=self._build_role(logs, in_vpc="vpc" in function_props),
             **function_props,
         )
+        waive(self.function, "3.13 is the newest Python that the tests run on", "AwsSolutions-L1")
+        waive(
+            self.function,
+            "Invoked by a schedule or a deployment that sees its failures; at most one works, by a lock in the "
+            "database; outside the VPC where it calls AWS's APIs alone",
+            "NIST.800.53.R5-LambdaConcurrency",
+            "NIST.800.53.R5-LambdaDLQ",
+            *([] if "vpc" in function_props else ["NIST.800.53.R5-LambdaInsideVPC"]),
+        )
+
+    def _build_role(self, logs: ILogGroup, *, in_vpc: bool) -> iam.Role:
+        """AWS's own policies for this would also let it write every log group of the account."""
+        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        logs.grant_write(role)
+        if in_vpc:
+            role.add_to_policy(iam.PolicyStatement(actions=NETWORK_INTERFACES, resources=["*"]))
+        return role
 
 
 def stage_package(name: str, files: Mapping[str, Path]) -> Path:
