@@ -12,7 +12,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_servicediscovery as servicediscovery
 from constructs import Construct
 
-from stacks.config import EnvironmentConfig, FargateSize, Service
+from stacks.config import EnvironmentConfig
 from stacks.constructs import airflow_environment
 from stacks.constructs.airflow_service import AirflowService
 from stacks.constructs.airflow_task import AirflowImage, AirflowTask
@@ -20,6 +20,7 @@ from stacks.constructs.image_context import Image
 from stacks.constructs.migration import Migration
 from stacks.constructs.private_bucket import allow_objects
 from stacks.network import NetworkStack
+from stacks.sizes import FargateSize, Service
 from stacks.storage import StorageStack
 from stacks.waivers import policy_of, waive
 

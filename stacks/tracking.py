@@ -48,6 +48,15 @@ class TrackingStack(cdk.Stack):
             ),
         )
         waive_unrotated(self.login)
+        session_key = secretsmanager.Secret(
+            self,
+            "SessionKey",
+            description="Signs the sessions of the tracking server's users",
+            generate_secret_string=secretsmanager.SecretStringGenerator(
+                password_length=48, exclude_punctuation=True
+            ),
+        )
+        waive_unrotated(session_key)
         role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("ecs-tasks.amazonaws.com"))
         allow_objects(role, storage.data, "mlflow/")
         waive(policy_of(role), "The objects under its own prefix", "AwsSolutions-IAM5")
@@ -58,6 +67,7 @@ class TrackingStack(cdk.Stack):
             image=ecs.ContainerImage.from_docker_image_asset(image.asset),
             role=role,
             login=self.login,
+            session_key=session_key,
             storage=storage,
             config=config,
         )

@@ -11,8 +11,9 @@ from aws_cdk import aws_efs as efs
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from stacks.config import EnvironmentConfig, FargateSize
+from stacks.config import EnvironmentConfig
 from stacks.constructs.log_group import log_group
+from stacks.sizes import FargateSize
 from stacks.waivers import policy_of, waive
 
 RELEASES_DIRECTORY = "/mnt/releases"
