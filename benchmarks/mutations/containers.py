@@ -15,7 +15,7 @@ def _(draft: Draft) -> None:
 
 @template("fargate-memory", "Fargate has no 0.5 vCPU with 8 GiB: ClientException")
 def _(draft: Draft) -> None:
-    draft.properties(DEFINITION, "SchedulerTask") |= {"Cpu": "512", "Memory": "8192"}
+    draft.properties(DEFINITION, "SchedulerTask").update(Cpu="512", Memory="8192")
 
 
 @environment("fargate-cpu", "Fargate has no 0.3 vCPU")

@@ -80,7 +80,10 @@ def _(draft: Draft) -> None:
         "storage",
         "Rotation",
         "AWS::SecretsManager::RotationSchedule",
-        {"SecretId": {"Ref": "MetadataDbSecretAttachmentFC4323B9"}, "RotationRules": {"AutomaticallyAfterDays": 30}},
+        {
+            "SecretId": {"Ref": "MetadataDbSecretAttachmentFC4323B9"},
+            "RotationRules": {"AutomaticallyAfterDays": 30},
+        },
     )
 
 

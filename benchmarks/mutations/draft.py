@@ -21,7 +21,9 @@ class Draft:
             for logical_id, body in template["Resources"].items():
                 if body["Type"] == resource_type and part_of_id in logical_id:
                     return dict_of(body)
-        raise LookupError(f"no {resource_type} with {part_of_id!r} in its id: the mutation has lost its target")
+        raise LookupError(
+            f"no {resource_type} with {part_of_id!r} in its id: the mutation has lost its target"
+        )
 
     def properties(self, resource_type: str, part_of_id: str = "") -> Template:
         """Its properties."""

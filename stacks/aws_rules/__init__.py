@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from stacks.aws_rules import containers, data, functions, iam, network, quotas
 from stacks.aws_rules.templates import Finding, Templates
 
 Rule = Callable[[Templates], Iterator[Finding]]
 
-RULES: tuple[Rule, ...] = ()
+RULES: tuple[Rule, ...] = tuple(
+    rule for theme in (iam, network, containers, data, functions, quotas) for rule in theme.RULES
+)
 
 
 def check(templates: Templates) -> list[Finding]:
