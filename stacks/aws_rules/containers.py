@@ -22,7 +22,7 @@ HEALTH_SECONDS = {"Interval": (5, 300), "Timeout": (2, 60), "Retries": (1, 10), 
 START_CPU_SECONDS = 16
 # What the images hold besides Python, for health checks.
 CHECKS = ("python",)
-SECRET_NAME = re.compile(r"PASSWORD|SECRET|FERNET|TOKEN|PRIVATE_KEY|ACCESS_KEY", re.IGNORECASE)
+SECRET_NAME = re.compile(r"PASSWORD|SECRET(?!S)|FERNET|TOKEN|PRIVATE_KEY|ACCESS_KEY", re.IGNORECASE)
 URL_WITH_PASSWORD = re.compile(r"^[a-z+]+://[^/\s:@]*:[^@\s/]+@")
 WRITABLE_FOR_EXEC = {"/var/lib/amazon", "/var/log/amazon"}
 LONGEST_DNS_TTL_SECONDS = 60

@@ -10,6 +10,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import custom_resources as cr
 from constructs import Construct
 
+from stacks.constructs.maintenance import pass_roles_of
 from stacks.constructs.python_function import PythonFunction
 from stacks.network import NetworkStack
 from stacks.waivers import policy_of, waive, waive_each
@@ -25,7 +26,7 @@ class Migration(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        definition: ecs.FargateTaskDefinition,
+        definition: ecs.TaskDefinition,
         cluster: ecs.ICluster,
         network: NetworkStack,
         security_group: ec2.ISecurityGroup,
@@ -43,7 +44,7 @@ class Migration(Construct):
             query_interval=cdk.Duration.seconds(5),
             total_timeout=cdk.Duration.minutes(LONGEST_MIGRATION_MINUTES),
         )
-        self._waive(check, provider)
+        self._waive(start, check, provider)
         self.resource = cdk.CustomResource(
             self,
             "Resource",
@@ -58,7 +59,8 @@ class Migration(Construct):
             },
         )
 
-    def _waive(self, check: lambda_.Function, provider: cr.Provider) -> None:
+    def _waive(self, start: lambda_.Function, check: lambda_.Function, provider: cr.Provider) -> None:
+        waive(policy_of(start.role), "Any revision of exactly the migration's family", "AwsSolutions-IAM5")
         waive(
             policy_of(check.role),
             "The cluster's tasks: a task's id isn't known before",
@@ -98,17 +100,18 @@ class Migration(Construct):
         self,
         start: lambda_.Function,
         check: lambda_.Function,
-        definition: ecs.FargateTaskDefinition,
+        definition: ecs.TaskDefinition,
         cluster: ecs.ICluster,
     ) -> None:
         in_cluster = {"ArnEquals": {"ecs:cluster": cluster.cluster_arn}}
-        start.add_to_role_policy(
-            iam.PolicyStatement(
-                actions=["ecs:RunTask"], resources=[definition.task_definition_arn], conditions=in_cluster
-            )
+        # Any revision: a rollback runs the old one while the policy already names the new, or the reverse.
+        family = cdk.Stack.of(self).format_arn(
+            service="ecs", resource="task-definition", resource_name=f"{definition.family}:*"
         )
-        definition.task_role.grant_pass_role(start.grant_principal)
-        definition.obtain_execution_role().grant_pass_role(start.grant_principal)
+        start.add_to_role_policy(
+            iam.PolicyStatement(actions=["ecs:RunTask"], resources=[family], conditions=in_cluster)
+        )
+        start.add_to_role_policy(pass_roles_of(definition))
         tasks = cdk.Stack.of(self).format_arn(
             service="ecs", resource="task", resource_name=f"{cluster.cluster_name}/*"
         )
