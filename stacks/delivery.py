@@ -15,6 +15,7 @@ from stacks.constructs.airflow_environment import pointer_parameter
 from stacks.constructs.bastion import CODEDEPLOY_TAG
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
+from stacks.waivers import waive
 
 
 class DeliveryStack(cdk.Stack):
@@ -52,6 +53,11 @@ class DeliveryStack(cdk.Stack):
             ec2_instance_tags=codedeploy.InstanceTagSet({CODEDEPLOY_TAG: [config.prefix]}),
             auto_rollback=codedeploy.AutoRollbackConfig(failed_deployment=True, stopped_deployment=True),
         )
+        waive(
+            self.group.node.find_child("Role"),
+            "CodeDeploy checks its role when the group is made, and AWS keeps this policy at what it checks",
+            "AwsSolutions-IAM4",
+        )
         self._allow_bastion(config, network, storage)
         cdk.CfnOutput(self, "ApplicationName", value=self.application.application_name)
         cdk.CfnOutput(self, "DeploymentGroupName", value=self.group.deployment_group_name)
@@ -63,7 +69,7 @@ class DeliveryStack(cdk.Stack):
             resource="parameter",
             resource_name=f"{config.ssm_prefix.lstrip('/')}/releases/file-system-id",
         )
-        iam.ManagedPolicy(
+        policy = iam.ManagedPolicy(
             self,
             "BastionPolicy",
             description="Delivers DAG bundles",
@@ -91,4 +97,9 @@ class DeliveryStack(cdk.Stack):
                     resources=[f"arn:{self.partition}:s3:::aws-codedeploy-{self.region}/*"],
                 ),
             ],
+        )
+        waive(
+            policy,
+            "The objects of the bundles bucket, and of AWS's own bucket with the agent",
+            "AwsSolutions-IAM5",
         )

@@ -14,8 +14,10 @@ from constructs import Construct
 from stacks.airflow import AirflowStack
 from stacks.config import EnvironmentConfig
 from stacks.constructs.image_context import Image
+from stacks.constructs.private_bucket import allow_objects
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
+from stacks.waivers import policy_of, waive
 
 # Every kind of SageMaker resource that a DAG makes is named with the environment's prefix.
 OWNED = ("training-job", "processing-job", "transform-job", "hyper-parameter-tuning-job", "model")
@@ -85,7 +87,7 @@ class WorkflowsStack(cdk.Stack):
                 conditions={"StringEquals": {"aws:SourceAccount": self.account}},
             ),
         )
-        storage.data.grant_read_write(role)
+        allow_objects(role, storage.data)
         self.image.repository.grant_pull(role)
         job_logs = self.format_arn(
             service="logs",
@@ -111,11 +113,17 @@ class WorkflowsStack(cdk.Stack):
                 conditions={"StringLike": {"cloudwatch:namespace": "/aws/sagemaker/*"}},
             )
         )
+        waive(
+            policy_of(role),
+            "The data bucket's objects, SageMaker's own log groups, and two actions that take no resource "
+            "(ecr:GetAuthorizationToken, cloudwatch:PutMetricData)",
+            "AwsSolutions-IAM5",
+        )
         return role
 
     def _allow_tasks(self, airflow: AirflowStack) -> None:
         """A policy of this stack on the tasks' role: granting from there would make a cycle of stacks."""
-        iam.ManagedPolicy(
+        policy = iam.ManagedPolicy(
             self,
             "TaskPolicy",
             description="Starts, watches and stops this environment's SageMaker jobs",
@@ -164,6 +172,11 @@ class WorkflowsStack(cdk.Stack):
                     ],
                 ),
             ],
+        )
+        waive(
+            policy,
+            "Jobs get their names when they are made: only those with this environment's prefix, and their logs",
+            "AwsSolutions-IAM5",
         )
 
     def _owned(self, kind: str) -> str:

@@ -14,6 +14,7 @@ from constructs import Construct
 from stacks.config import EnvironmentConfig
 from stacks.constructs.log_group import log_group
 from stacks.sizes import FargateSize
+from stacks.waivers import policy_of, waive
 
 RELEASES_DIRECTORY = "/mnt/releases"
 ARCHITECTURES = {"arm64": ecs.CpuArchitecture.ARM64, "x86_64": ecs.CpuArchitecture.X86_64}
@@ -81,6 +82,7 @@ class AirflowTask(Construct):
         else:
             for program in programs:
                 self._add(program, container_name=program.name, logs_id=f"Logs-{program.name}")
+        waive_task(self.definition)
 
     def _build_definition(
         self, name: str, size: FargateSize, role: iam.IRole, *, on_instances: bool
@@ -140,4 +142,14 @@ def _health_check(command: Sequence[str], config: EnvironmentConfig) -> ecs.Heal
         timeout=cdk.Duration.seconds(min(20, config.health_check_interval_seconds)),
         retries=UNHEALTHY_AFTER,
         start_period=cdk.Duration.seconds(START_PERIOD_SECONDS),
+    )
+
+
+def waive_task(definition: ecs.TaskDefinition) -> None:
+    """What every task definition of ours is waived, and why."""
+    waive(definition, "Only names and addresses: every password is an ECS secret", "AwsSolutions-ECS2")
+    waive(
+        policy_of(definition.obtain_execution_role()),
+        "ecr:GetAuthorizationToken takes no resource",
+        "AwsSolutions-IAM5[Resource::*]",
     )

@@ -12,6 +12,7 @@ from constructs import Construct
 
 from stacks.config import EnvironmentConfig
 from stacks.network import NetworkStack
+from stacks.waivers import waive
 
 DELIVERIES_BEFORE_DEAD = 5
 
@@ -54,7 +55,7 @@ class Broker(Construct):
             description=f"Broker of {config.prefix}",
             subnet_ids=[subnet.subnet_id for subnet in network.vpc.isolated_subnets],
         )
-        return elasticache.CfnReplicationGroup(
+        group = elasticache.CfnReplicationGroup(
             self,
             "Valkey",
             replication_group_description=f"Celery broker of {config.prefix}",
@@ -71,6 +72,14 @@ class Broker(Construct):
             # The template carries a reference that CloudFormation resolves, never the password itself.
             auth_token=password.secret_value.unsafe_unwrap(),
         )
+        waive(group, "Only named security groups reach it, whatever the port", "AwsSolutions-AEC5")
+        waive(group, "One node: the scheduler queues again what a lost broker held", "AwsSolutions-AEC4")
+        waive(
+            group,
+            "A queue that came back from a backup would run finished tasks again",
+            "NIST.800.53.R5-ElastiCacheRedisClusterAutomaticBackup",
+        )
+        return group
 
     def _build_queues(self, config: EnvironmentConfig) -> None:
         dead = sqs.Queue(

@@ -9,7 +9,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from stacks.config import EnvironmentConfig
-from stacks.constructs.airflow_task import ARCHITECTURES
+from stacks.constructs.airflow_task import ARCHITECTURES, waive_task
 from stacks.constructs.log_group import log_group
 from stacks.storage import StorageStack
 
@@ -81,3 +81,4 @@ class MlflowTask(Construct):
                 start_period=cdk.Duration.seconds(120),
             ),
         )
+        waive_task(self.definition)

@@ -12,11 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
+from aws_cdk.aws_logs import ILogGroup
 from constructs import Construct
 
 from stacks.config import ROOT, ConfigError
+from stacks.constructs.log_group import log_group
+from stacks.waivers import waive
+
+LOG_RETENTION_DAYS = 30
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html: none of these takes a resource here.
+NETWORK_INTERFACES = [
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+]
 
 
 class PythonFunction(Construct):
@@ -38,27 +52,44 @@ class PythonFunction(Construct):
             stage_package(Path(package), name, files or {})
             code = lambda_.Code.from_asset(package)
             # Copied into the cloud assembly when the function binds it.
-            self.function = self._function(code, name=name, entry=entry, timeout=timeout, **function_props)
+            self.function = self._build_function(
+                code, name=name, entry=entry, timeout=timeout, **function_props
+            )
 
-    def _function(
+    def _build_function(
         self, code: lambda_.Code, *, name: str, entry: str, timeout: cdk.Duration, **function_props: Any
     ) -> lambda_.Function:
-        return lambda_.Function(
+        logs = log_group(self, "Logs", retention_days=LOG_RETENTION_DAYS)
+        function = lambda_.Function(
             self,
             "Function",
-            runtime=lambda_.Runtime.PYTHON_3_12,
+            runtime=lambda_.Runtime.PYTHON_3_13,
             architecture=lambda_.Architecture.ARM_64,
             handler=f"lambdas.{name}.handler.{entry}",
             code=code,
             timeout=timeout,
-            log_group=logs.LogGroup(
-                self,
-                "Logs",
-                retention=logs.RetentionDays.ONE_MONTH,
-                removal_policy=cdk.RemovalPolicy.DESTROY,
-            ),
+            log_group=logs,
+            role=self._build_role(logs, in_vpc="vpc" in function_props),
             **function_props,
         )
+        waive(function, "3.13 is the newest Python that the tests run on", "AwsSolutions-L1")
+        waive(
+            function,
+            "Invoked by a schedule or a deployment that sees its failures; at most one works, by a lock in the "
+            "database; outside the VPC where it calls AWS's APIs alone",
+            "NIST.800.53.R5-LambdaConcurrency",
+            "NIST.800.53.R5-LambdaDLQ",
+            *([] if "vpc" in function_props else ["NIST.800.53.R5-LambdaInsideVPC"]),
+        )
+        return function
+
+    def _build_role(self, logs: ILogGroup, *, in_vpc: bool) -> iam.Role:
+        """AWS's own policies for this would also let it write every log group of the account."""
+        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        logs.grant_write(role)
+        if in_vpc:
+            role.add_to_policy(iam.PolicyStatement(actions=NETWORK_INTERFACES, resources=["*"]))
+        return role
 
 
 def stage_package(package: Path, name: str, files: Mapping[str, Path]) -> None:
