@@ -117,10 +117,6 @@ class Broker(Section):
     visibility_timeout_seconds: int = Field(default=43_200, ge=60, le=43_200)
 
 
-class Dags(Section):
-    refresh_seconds: int = Field(default=5, ge=1, le=3600)
-
-
 class InstanceTypes(Section):
     processing: SageMakerInstance = "ml.m5.large"
     training: SageMakerInstance = "ml.g5.xlarge"
@@ -167,7 +163,6 @@ class EnvironmentConfig(Section):
     broker: Broker = Broker()
     services: Services
     workers: dict[QueueName, Worker] = Field(min_length=1)
-    dags: Dags = Dags()
     workflows: Workflows = Workflows()
     tracking: Tracking = Tracking()
 
