@@ -57,7 +57,14 @@ def releases(environment: Environment = "local", as_json: Json = False) -> None:
     from ops.target import target_of
 
     result = delivery.releases(target_of(environment))
-    rows = [row | {"version": row["version"] + (" *" if row["live"] else "")} for row in result["releases"]]
+    rows = [
+        row
+        | {
+            "version": row["version"] + (" *" if row["live"] else ""),
+            "runs": "?" if row["runs"] is None else str(row["runs"]),
+        }
+        for row in result["releases"]
+    ]
     columns = ["version", "time", "kind", "who", "deployment_id", "runs"]
     show(result, as_json, table(rows, columns) if rows else "Nothing was pushed yet.")
 

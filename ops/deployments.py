@@ -7,16 +7,15 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.console import OperatorError, say
 from ops.target import Target
-from runtime.release import HOOKS
 
 POLL_SECONDS = 0.25
-# Without a sign of life for this long, beyond what the hooks of the event may take, the agent is lost.
+# A lifecycle event that takes longer gives signs of life (runtime/hooks); without one for so long the agent is lost.
 LOST_SECONDS = 60
+ASK_FOR_LIFE_SECONDS = 10
 # Another deployment of the group, such as the rollback of one that failed, is waited for.
 BUSY_SECONDS = 180
 ROLLBACK_SECONDS = 120
@@ -43,7 +42,7 @@ def run(target: Target, version: str, *, description: str) -> Finished:
     client = target.client("codedeploy")
     identifier = _create(target, client, version, description)
     say(f"  deployment {identifier}")
-    watcher = _Watcher(client, identifier)
+    watcher = _Watcher(target, identifier)
     while True:
         info = client.get_deployment(deploymentId=identifier)["deploymentInfo"]
         watcher.look()
@@ -54,7 +53,7 @@ def run(target: Target, version: str, *, description: str) -> Finished:
             raise OperatorError(
                 f"deployment {identifier} {info['status'].lower()}: {reason}\n{_gone_back(client, info)}"
             )
-        if (silent := watcher.silent_seconds()) > watcher.patience_seconds():
+        if (silent := watcher.silent_seconds()) > LOST_SECONDS:
             client.stop_deployment(deploymentId=identifier, autoRollbackEnabled=True)
             raise OperatorError(
                 f"deployment {identifier} was stopped: no sign of life for {silent:.0f} s in {watcher.current()}. "
@@ -78,21 +77,18 @@ def succeeded(target: Target) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["time"], reverse=True)
 
 
-def hook_seconds() -> dict[str, int]:
-    """What the hooks of each lifecycle event may take in all, by the AppSpec."""
-    hooks = yaml.safe_load((HOOKS / "appspec.yml").read_text(encoding="utf-8"))["hooks"]
-    return {event: sum(script["timeout"] for script in scripts) for event, scripts in hooks.items()}
-
-
 class _Watcher:
     """Follows the lifecycle events of one deployment on its instances."""
 
-    def __init__(self, client: Any, identifier: str) -> None:
-        self._client = client
+    def __init__(self, target: Target, identifier: str) -> None:
+        self._client = target.client("codedeploy")
+        self._ssm = target.client("ssm")
+        self._progress = f"{target.config.ssm_prefix}/bundle/progress"
+        self._sign_of_life = ""
+        self._asked_at = float("-inf")
         self._identifier = identifier
         self._events: dict[str, list[dict[str, Any]]] = {}
         self._changed_at = time.monotonic()
-        self._hook_seconds = hook_seconds()
 
     def look(self) -> None:
         """Ask once, and say each event that has begun or ended since."""
@@ -121,12 +117,24 @@ class _Watcher:
         return running[0] if running else "the time before the first lifecycle event"
 
     def silent_seconds(self) -> float:
-        """Since when nothing has changed."""
-        return time.monotonic() - self._changed_at
+        """Since when nothing has changed, and no hook has given a sign of life."""
+        now = time.monotonic()
+        if now > max(self._changed_at, self._asked_at) + ASK_FOR_LIFE_SECONDS:
+            self._asked_at = now
+            if self._lives():
+                self._changed_at = now
+        return now - self._changed_at
 
-    def patience_seconds(self) -> float:
-        """How long the current event may be silent."""
-        return LOST_SECONDS + self._hook_seconds.get(self.current(), 0)
+    def _lives(self) -> bool:
+        """Whether a hook of this deployment has told something new since the last look."""
+        try:
+            told = str(self._ssm.get_parameter(Name=self._progress)["Parameter"]["Value"])
+        except (BotoCoreError, ClientError) as error:
+            say(f"  {self._progress} can't be read: {error}")
+            return False
+        is_new = told.startswith(f"{self._identifier} ") and told != self._sign_of_life
+        self._sign_of_life = told
+        return is_new
 
     def failures(self) -> str:
         """What the failed events say."""

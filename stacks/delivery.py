@@ -40,6 +40,13 @@ class DeliveryStack(cdk.Stack):
             string_value="none",
             description="The live version of the DAG bundle",
         )
+        self.progress = ssm.StringParameter(
+            self,
+            "Progress",
+            parameter_name=f"{config.ssm_prefix}/bundle/progress",
+            string_value="none",
+            description="The deployment whose hooks last gave a sign of life",
+        )
         self.application = codedeploy.ServerApplication(
             self, "Application", application_name=f"{config.prefix}-dags"
         )
@@ -79,6 +86,7 @@ class DeliveryStack(cdk.Stack):
                 iam.PolicyStatement(
                     actions=["ssm:GetParameter", "ssm:PutParameter"], resources=[self.pointer.parameter_arn]
                 ),
+                iam.PolicyStatement(actions=["ssm:PutParameter"], resources=[self.progress.parameter_arn]),
                 iam.PolicyStatement(
                     actions=["ssm:GetParameter"], resources=[file_system_id, verifier_secret_arn]
                 ),

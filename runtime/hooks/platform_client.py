@@ -27,6 +27,13 @@ def client(service: str) -> Any:
     return boto3.client(service, region_name=environment("AWS_REGION"), config=config)
 
 
+def tell_sign_of_life() -> None:
+    """Write which deployment is being worked on, and when, to the SSM parameter that the command line watches."""
+    value = f"{environment('DEPLOYMENT_ID')} {environment('LIFECYCLE_EVENT')} {time.time():.0f}"
+    name = environment("UPDRAFT_SSM_PREFIX") + "/bundle/progress"
+    client("ssm").put_parameter(Name=name, Value=value, Type="String", Overwrite=True)
+
+
 class Pointer:
     """The SSM parameter that holds the live version."""
 

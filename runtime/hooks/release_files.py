@@ -11,6 +11,8 @@ import os
 import secrets
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +30,8 @@ BUNDLE = Path(__file__).resolve().parents[1]
 # a deployment group has one deployment at a time.
 CANDIDATE_PREFIX = ".candidate-"
 KEPT_PUSHES = 20
-NO_RELEASE = "none"
+# A hook that takes longer tells this often that it lives: CodeDeploy itself would miss a dead agent for an hour.
+SIGN_OF_LIFE_SECONDS = 15
 
 
 class HookError(Exception):
@@ -37,6 +40,7 @@ class HookError(Exception):
 
 def run(*steps: Callable[[], str]) -> None:
     """Run the steps and print what each says; a failure is told on standard error, with exit status 1."""
+    threading.Thread(target=_tell_signs_of_life, daemon=True).start()
     try:
         for step in steps:
             print(step(), flush=True)
@@ -44,6 +48,18 @@ def run(*steps: Callable[[], str]) -> None:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
     except OSError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error.filename or ''}: {error.strerror or error}")
+
+
+def _tell_signs_of_life() -> None:
+    while True:
+        time.sleep(SIGN_OF_LIFE_SECONDS)
+        # Most hooks end before, and are spared the import.
+        import platform_client  # type: ignore[import-not-found]
+
+        try:
+            platform_client.tell_sign_of_life()
+        except Exception as error:
+            print(f"no sign of life could be given: {error}", flush=True)
 
 
 def environment(name: str) -> str:
