@@ -7,7 +7,15 @@ import sys
 
 import typer
 
-from ops import commands_aws, commands_bench, commands_checks, commands_dags, commands_delivery, commands_life, console
+from ops import (
+    commands_aws,
+    commands_bench,
+    commands_checks,
+    commands_dags,
+    commands_delivery,
+    commands_life,
+    console,
+)
 from ops.bootstrap import BootstrapError
 from ops.console import OperatorError
 

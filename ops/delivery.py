@@ -85,7 +85,7 @@ def releases(target: Target) -> dict[str, Any]:
     try:
         airflow = target.airflow()
         for version, row in rows.items():
-            row["runs"] = airflow.unfinished_runs_of(version)
+            row["runs"] = airflow.unfinished_runs(version=version)
     except OperatorError as error:
         say(f"  the runs on each version are not known: {error}")
         for row in rows.values():

@@ -28,8 +28,8 @@ def pushes(platform: Platform, count: int) -> dict[str, Any]:
             live = time.monotonic()
             run = platform.start_run(ids[number % DAGS])
             ended = time.monotonic()
-            if run["bundle_versions"] != [pushed["version"]]:
-                raise AssertionError(f"the run is on {run['bundle_versions']}, pushed was {pushed['version']}")
+            if run["bundle_version"] != pushed["version"]:
+                raise AssertionError(f"the run is on {run['bundle_version']}, pushed was {pushed['version']}")
             phases = pushed["seconds"]
             command = live - started - sum(phases.values())
             rows.append({**phases, "command_start": command, "run": ended - live, "total": ended - started})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 # A DAG, a helper that it imports and a data file, each with the version's mark; every task says which marks it saw,
 # the second one some seconds after the first, so that a switch can come between them.
-THREE_FILES = '''
+THREE_FILES = """
 import datetime
 from pathlib import Path
 
@@ -29,16 +29,16 @@ def look(before):
     return seen
 
 
-with DAG("{dag_id}", schedule=None, tags=["bench"], max_active_runs=1000):
+with DAG("{dag_id}", schedule=None, tags=["bench"], description="{mark}", max_active_runs=1000):
     look(look(look([])))
-'''
-SMALL = '''
+"""
+SMALL = """
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
 
 with DAG("{dag_id}", schedule=None, tags=["bench"], description="{mark}", max_active_runs=1000):
     EmptyOperator(task_id="done")
-'''
+"""
 
 
 def three_file_dags(folder: Path, mark: str, *, dags: int, pause_seconds: float) -> list[str]:
