@@ -84,6 +84,13 @@ class AirflowApi:
         run: dict[str, Any] = self._send("GET", f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}")
         return run
 
+    def unfinished_runs(self, *, dag_id: str = "~", version: str | None = None) -> int:
+        """How many runs of a DAG, by default of any, are queued or running; on one bundle version or on any."""
+        wanted: dict[str, Any] = {"state": ["queued", "running"], "limit": 1}
+        if version is not None:
+            wanted["bundle_version"] = version
+        return int(self._send("GET", f"/api/v2/dags/{quote(dag_id)}/dagRuns", params=wanted)["total_entries"])
+
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """The task instances of a run, in no particular order."""
         path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances"

@@ -1,9 +1,8 @@
-"""`push`, `run`, `logs`: DAGs, their runs and what they say."""
+"""`run`, `logs`: the runs of DAGs and what they say."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,22 +12,8 @@ from ops.console import Environment, Json, OperatorError, say, show, step
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    app.command()(push)
     app.command()(run)
     app.command()(logs)
-
-
-def push(
-    environment: Environment = "local",
-    dags: Annotated[Path, typer.Option("--dags", help="The folder of DAGs to push.")] = Path("dags"),
-    as_json: Json = False,
-) -> None:
-    """Push the DAG bundle through CodeDeploy and wait until it is served."""
-    from ops import delivery
-    from ops.target import target_of
-
-    result = delivery.push(target_of(environment), dags)
-    show(result, as_json, f"Version {result['version']} is live: {', '.join(result['dag_ids'])}.")
 
 
 def run(

@@ -120,10 +120,6 @@ class Broker(Section):
     visibility_timeout_seconds: int = Field(default=43_200, ge=60, le=43_200)
 
 
-class Dags(Section):
-    refresh_seconds: int = Field(default=5, ge=1, le=3600)
-
-
 class Airflow(Section):
     """What Airflow does beside running tasks."""
 
@@ -193,7 +189,6 @@ class EnvironmentConfig(Section):
     services: Services
     workers: dict[QueueName, Worker] = Field(min_length=1)
     airflow: Airflow = Airflow()
-    dags: Dags = Dags()
     workflows: Workflows = Workflows()
     tracking: Tracking = Tracking()
 

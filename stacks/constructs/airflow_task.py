@@ -48,7 +48,7 @@ class Program:
 class AirflowTask(Construct):
     """`definition` of one kind of Airflow task, with a container for each program.
 
-    A single one is called `airflow`; several are called as their programs. With `on_instances` the task runs on
+    The one that the task is named after is called `airflow`, another one as its program. With `on_instances` the task runs on
     instances of the cluster instead of Fargate.
     """
 
@@ -77,12 +77,11 @@ class AirflowTask(Construct):
                 authorization_config=ecs.AuthorizationConfig(iam="ENABLED"),
             ),
         )
-        if len(programs) == 1:
-            self._add(programs[0], container_name="airflow", logs_id="Logs")
-        else:
-            for program in programs:
+        for program in programs:
+            if program.name == name:
+                self._add(program, container_name="airflow", logs_id="Logs")
+            else:
                 self._add(program, container_name=program.name, logs_id=f"Logs-{program.name}")
-        waive_task(self.definition)
 
     def _build_definition(
         self, name: str, size: FargateSize, role: iam.IRole, *, on_instances: bool

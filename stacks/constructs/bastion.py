@@ -27,6 +27,7 @@ install -d -m 0755 /etc/updraft {releases}
 cat >/etc/updraft/environment <<'ENVIRONMENT'
 UPDRAFT_SSM_PREFIX={ssm_prefix}
 UPDRAFT_RELEASES_DIRECTORY={releases}
+UPDRAFT_VERIFIER_URL=http://{verifier}.{namespace}:8790
 AWS_REGION={region}
 ENVIRONMENT
 cat >/usr/local/sbin/updraft-mount <<'MOUNT'
@@ -93,7 +94,14 @@ class Bastion(Construct):
         if config.bastion_is_nat:
             user_data.add_commands(NAT_USER_DATA)
         user_data.add_commands(
-            USER_DATA.format(ssm_prefix=config.ssm_prefix, region=region, releases="/mnt/releases")
+            USER_DATA.format(
+                ssm_prefix=config.ssm_prefix,
+                region=region,
+                releases="/mnt/releases",
+                namespace=f"{config.prefix}.internal",
+                # The name of the task that it runs in.
+                verifier="webserver" if config.topology == "merged" else "dag-processor",
+            )
         )
         self.role = iam.Role(
             self,
