@@ -50,6 +50,12 @@ class AirflowStack(cdk.Stack):
             vpc=network.vpc,
             enable_fargate_capacity_providers=True,
             container_insights_v2=ecs.ContainerInsights.DISABLED,
+            # CloudTrail has who ran which command; what it printed may hold secrets and is kept nowhere.
+            execute_command_configuration=ecs.ExecuteCommandConfiguration(
+                logging=ecs.ExecuteCommandLogging.NONE
+            )
+            if config.execute_command
+            else None,
         )
         self.namespace = servicediscovery.PrivateDnsNamespace(
             self, "Namespace", name=f"{config.prefix}.internal", vpc=network.vpc
@@ -208,6 +214,7 @@ class AirflowStack(cdk.Stack):
             cluster=self.cluster,
             network=self._network,
             security_group=security_group or self._network.groups.airflow,
+            execute_command=self._config.execute_command,
             namespace=self.namespace if listens else None,
         )
         service.node.add_dependency(self.migration)

@@ -26,6 +26,7 @@ LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+GITHUB_REPOSITORY = r"^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$"
 SageMakerInstance = Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
 
 
@@ -119,6 +120,10 @@ class Broker(Section):
 
 class Dags(Section):
     refresh_seconds: int = Field(default=5, ge=1, le=3600)
+    github_repository: Annotated[str, StringConstraints(pattern=GITHUB_REPOSITORY)] | None = Field(
+        default=None,
+        description="`owner/name`: its workflows may push, in the GitHub environment of this name",
+    )
 
 
 class InstanceTypes(Section):
@@ -161,6 +166,7 @@ class EnvironmentConfig(Section):
     log_retention_days: int = 30
     health_check_interval_seconds: int = Field(default=30, ge=5, le=300)
     keep_data_on_destroy: bool = True
+    execute_command: bool = Field(default=False, description="Whether people may run commands in containers")
     tags: dict[str, str] = Field(default_factory=dict)
     network: Network = Network()
     database: Database

@@ -66,6 +66,7 @@ class TrackingStack(cdk.Stack):
             cluster=airflow.cluster,
             network=network,
             security_group=network.groups.mlflow,
+            execute_command=config.execute_command,
             namespace=airflow.namespace,
         )
         cdk.CfnOutput(self, "TrackingSecretArn", value=self.login.secret_arn)

@@ -28,6 +28,7 @@ class AirflowService(Construct):
         cluster: ecs.ICluster,
         network: NetworkStack,
         security_group: ec2.ISecurityGroup,
+        execute_command: bool,
         namespace: servicediscovery.INamespace | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -44,6 +45,8 @@ class AirflowService(Construct):
             vpc_subnets=network.service_subnets,
             assign_public_ip=network.assigns_public_ip,
             security_groups=[security_group],
+            # CDK adds the four ssmmessages actions to the task's role with it, and nothing without.
+            enable_execute_command=execute_command,
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
             cloud_map_options=ecs.CloudMapOptions(
                 name=name,
