@@ -1,4 +1,4 @@
-"""`push`, `run`, `logs`: DAGs, their runs and what they say."""
+"""`push`, `run`: DAGs and their runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(push)
     app.command()(run)
-    app.command()(logs)
 
 
 def push(
@@ -77,17 +76,3 @@ def _parse_conf(text: str) -> dict[str, Any]:
     if not isinstance(conf, dict):
         raise OperatorError(f"--conf must be a JSON object, came: {text}")
     return conf
-
-
-def logs(
-    what: Annotated[str, typer.Argument(metavar="SERVICE|RUN")],
-    environment: Environment = "local",
-    lines: Annotated[int, typer.Option(help="How many of the newest lines.")] = 100,
-    as_json: Json = False,
-) -> None:
-    """Show the newest log lines of a service (scheduler, worker-default, …) or of a DAG run."""
-    from ops import logs as reader
-    from ops.target import target_of
-
-    found = reader.read(target_of(environment), what, lines=lines)
-    show({"of": what, "lines": found}, as_json, "\n".join(found))
