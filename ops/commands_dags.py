@@ -1,4 +1,4 @@
-"""`push`, `run`: DAGs and their runs."""
+"""`check`, `bundle`, `push`, `run`: DAGs and their runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,38 @@ from ops.console import Environment, Json, OperatorError, say, show, step
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
+    app.command()(check)
+    app.command()(bundle)
     app.command()(push)
     app.command()(run)
+
+
+def check(
+    dags: Annotated[Path, typer.Option("--dags", help="The folder of DAGs to check.")] = Path("dags"),
+    as_json: Json = False,
+) -> None:
+    """Import DAGs as a push would and tell every error with its file and line; needs no platform."""
+    from ops import checking
+
+    result = checking.check(dags)
+    told = [str(checking.Finding(**error)) for error in result["errors"]]
+    good = f"{len(result['dag_ids'])} DAGs are good: {', '.join(result['dag_ids'])}."
+    show(result, as_json, "\n".join(told) or good)
+    if told:
+        raise OperatorError(f"{dags}: a push would be refused for {len(told)} error{'s' * (len(told) > 1)}")
+
+
+def bundle(
+    output: Annotated[Path, typer.Option("--output", help="The folder to write VERSION.zip to.")],
+    dags: Annotated[Path, typer.Option("--dags", help="The folder of DAGs.")] = Path("dags"),
+    as_json: Json = False,
+) -> None:
+    """Write the bundle that a push would send, for a pipeline that deploys it with CodeDeploy."""
+    from ops import checking
+
+    built = checking.build(dags, output)
+    result = {"version": built.version, "archive": str(built.archive)}
+    show(result, as_json, str(built.archive))
 
 
 def push(
