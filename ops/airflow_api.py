@@ -84,6 +84,15 @@ class AirflowApi:
         run: dict[str, Any] = self._send("GET", f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}")
         return run
 
+    def unfinished_runs_of(self, version: str) -> int:
+        """How many runs of any DAG still need a bundle version."""
+        answer = self._send(
+            "GET",
+            "/api/v2/dags/~/dagRuns",
+            params={"bundle_version": version, "state": ["queued", "running"], "limit": 1},
+        )
+        return int(answer["total_entries"])
+
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """The task instances of a run, in no particular order."""
         path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances"

@@ -1,4 +1,4 @@
-"""`check`, `bundle`, `push`, `run`: DAGs and their runs."""
+"""`check`, `bundle`, `run`: DAGs and their runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(check)
     app.command()(bundle)
-    app.command()(push)
     app.command()(run)
 
 
@@ -45,19 +44,6 @@ def bundle(
     built = checking.build(dags, output)
     result = {"version": built.version, "archive": str(built.archive)}
     show(result, as_json, str(built.archive))
-
-
-def push(
-    environment: Environment = "local",
-    dags: Annotated[Path, typer.Option("--dags", help="The folder of DAGs to push.")] = Path("dags"),
-    as_json: Json = False,
-) -> None:
-    """Push the DAG bundle through CodeDeploy and wait until it is served."""
-    from ops import delivery
-    from ops.target import target_of
-
-    result = delivery.push(target_of(environment), dags)
-    show(result, as_json, f"Version {result['version']} is live: {', '.join(result['dag_ids'])}.")
 
 
 def run(

@@ -153,11 +153,22 @@ class AirflowStack(cdk.Stack):
             command=["airflow", "scheduler"],
             health_check=(*HTTP_CHECK, "http://localhost:8974/health"),
         )
-        self._build_service(
+        dag_processor = self._build_service(
             "dag-processor",
             services.dag_processor,
-            command=["airflow", "dag-processor"],
+            command=["python", "-m", "runtime.dag_processor"],
             health_check=(*HEARTBEAT_CHECK, "DagProcessorJob"),
+            listens=True,
+        )
+        dag_processor.add_companion(
+            "verifier",
+            command=["python", "-m", "runtime.verifier"],
+            health_check=(*HTTP_CHECK, "http://localhost:8790/health"),
+            airflow=self.airflow,
+            config=self._config,
+            secrets={
+                "UPDRAFT_VERIFIER_SECRET": ecs.Secret.from_secrets_manager(self._storage.verifier_secret)
+            },
         )
         self._build_service(
             "triggerer",
@@ -191,7 +202,7 @@ class AirflowStack(cdk.Stack):
         listens: bool = False,
         role: iam.Role | None = None,
         secrets: dict[str, ecs.Secret] | None = None,
-    ) -> None:
+    ) -> AirflowTask:
         construct_id = name.title().replace("-", "")
         task = AirflowTask(
             self,
@@ -218,6 +229,7 @@ class AirflowStack(cdk.Stack):
             namespace=self.namespace if listens else None,
         )
         service.node.add_dependency(self.migration)
+        return task
 
     def _build_worker(self, queue: str) -> ecs.FargateTaskDefinition:
         """Workers are no service: the load metric starts their tasks, and they leave by themselves."""

@@ -119,7 +119,6 @@ class Broker(Section):
 
 
 class Dags(Section):
-    refresh_seconds: int = Field(default=5, ge=1, le=3600)
     github_repository: Annotated[str, StringConstraints(pattern=GITHUB_REPOSITORY)] | None = Field(
         default=None,
         description="`owner/name`: its workflows may push, in the GitHub environment of this name",

@@ -69,10 +69,13 @@ class DeliveryStack(cdk.Stack):
         cdk.CfnOutput(self, "PointerParameter", value=self.pointer.parameter_name)
 
     def _allow_bastion(self, config: EnvironmentConfig, network: NetworkStack, storage: StorageStack) -> None:
-        file_system_id = self.format_arn(
-            service="ssm",
-            resource="parameter",
-            resource_name=f"{config.ssm_prefix.lstrip('/')}/releases/file-system-id",
+        file_system_id, verifier_secret_arn = (
+            self.format_arn(
+                service="ssm",
+                resource="parameter",
+                resource_name=f"{config.ssm_prefix.lstrip('/')}/{name}",
+            )
+            for name in ("releases/file-system-id", "verifier/secret-arn")
         )
         iam.ManagedPolicy(
             self,
@@ -87,7 +90,12 @@ class DeliveryStack(cdk.Stack):
                 iam.PolicyStatement(
                     actions=["ssm:GetParameter", "ssm:PutParameter"], resources=[self.pointer.parameter_arn]
                 ),
-                iam.PolicyStatement(actions=["ssm:GetParameter"], resources=[file_system_id]),
+                iam.PolicyStatement(
+                    actions=["ssm:GetParameter"], resources=[file_system_id, verifier_secret_arn]
+                ),
+                iam.PolicyStatement(
+                    actions=["secretsmanager:GetSecretValue"], resources=[storage.verifier_secret.secret_arn]
+                ),
                 iam.PolicyStatement(
                     actions=[
                         "elasticfilesystem:ClientMount",

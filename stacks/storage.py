@@ -49,6 +49,14 @@ class StorageStack(cdk.Stack):
         )
         self.jwt_secret = self._build_secret("JwtSecret", "Signs the tokens of the execution API")
         self.api_secret = self._build_secret("ApiSecret", "Signs the sessions of the UI")
+        self.verifier_secret = self._build_secret("VerifierSecret", "Signs requests to the verifier")
+        ssm.StringParameter(
+            self,
+            "VerifierSecretParameter",
+            parameter_name=f"{config.ssm_prefix}/verifier/secret-arn",
+            string_value=self.verifier_secret.secret_arn,
+            description="Read by the deployment hooks on the bastion, which is made before the secret",
+        )
         self.admin = self._build_login("Admin", "admin")
         self.flower_login = self._build_login("FlowerLogin", "flower") if config.services.flower else None
         self._add_outputs()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from local import processes
-from local.efs import efs_root
+from local.efs import efs_mount
 from local.images import Image, PathMap, load
 from local.paths import LocalPaths
 
@@ -148,7 +148,7 @@ def start(
     command = override.get("command") or definition.get("command", [])
     argv = [path_map.rewrite(part) for part in [*definition.get("entryPoint", image.entrypoint), *command]]
     working_directory = _workdir(image, directory, path_map)
-    log_file = paths.log / "ecs" / definition_family(task) / f"{task_id}.log"
+    log_file = paths.log / "ecs" / definition_family(task) / f"{task_id}-{definition['name']}.log"
     process = processes.start(
         paths,
         name,
@@ -183,7 +183,7 @@ def _path_map(
 def _volume(paths: LocalPaths, volume: Record, directory: Path) -> Path:
     efs = volume.get("efsVolumeConfiguration")
     if efs:
-        return efs_root(paths, efs["fileSystemId"])
+        return efs_mount(paths, efs["fileSystemId"])
     shared = directory.parent / "volumes" / str(volume["name"])
     shared.mkdir(parents=True, exist_ok=True)
     return shared

@@ -71,6 +71,30 @@ class AirflowTask(Construct):
         )
         self._mount_releases(airflow.releases)
 
+    def add_companion(
+        self,
+        name: str,
+        *,
+        command: Sequence[str],
+        health_check: Sequence[str],
+        airflow: AirflowImage,
+        config: EnvironmentConfig,
+        secrets: Mapping[str, ecs.Secret],
+    ) -> None:
+        """Run a second command of the same image beside the main container; the task ends with either."""
+        companion = self.definition.add_container(
+            name,
+            image=airflow.image,
+            command=list(command),
+            environment=dict(airflow.environment),
+            secrets={**airflow.secrets, **secrets},
+            logging=ecs.LogDrivers.aws_logs(stream_prefix=name, log_group=self.log_group),
+            health_check=_health_check(health_check, config),
+        )
+        companion.add_mount_points(
+            ecs.MountPoint(container_path=RELEASES_DIRECTORY, source_volume="releases", read_only=True)
+        )
+
     def _build_definition(
         self, name: str, size: FargateSize, role: iam.IRole, config: EnvironmentConfig
     ) -> ecs.FargateTaskDefinition:

@@ -18,6 +18,7 @@ install -d -m 0755 /etc/updraft {releases}
 cat >/etc/updraft/environment <<'ENVIRONMENT'
 UPDRAFT_SSM_PREFIX={ssm_prefix}
 UPDRAFT_RELEASES_DIRECTORY={releases}
+UPDRAFT_VERIFIER_URL=http://dag-processor.{namespace}:8790
 AWS_REGION={region}
 ENVIRONMENT
 cat >/usr/local/sbin/updraft-mount <<'MOUNT'
@@ -67,7 +68,12 @@ class Bastion(Construct):
         region = cdk.Stack.of(self).region
         user_data = ec2.UserData.for_linux()
         user_data.add_commands(
-            USER_DATA.format(ssm_prefix=config.ssm_prefix, region=region, releases="/mnt/releases")
+            USER_DATA.format(
+                ssm_prefix=config.ssm_prefix,
+                region=region,
+                releases="/mnt/releases",
+                namespace=f"{config.prefix}.internal",
+            )
         )
         self.role = iam.Role(
             self,

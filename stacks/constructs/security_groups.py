@@ -8,6 +8,7 @@ from constructs import Construct
 POSTGRES, REDIS, NFS, HTTPS = 5432, 6379, 2049, 443
 WEBSERVER, FLOWER, MLFLOW = 8080, 5555, 5000
 WORKER_LOGS, TRIGGERER_LOGS = 8793, 8794
+VERIFIER = 8790
 
 
 class SecurityGroups(Construct):
@@ -39,6 +40,7 @@ class SecurityGroups(Construct):
             (self.bastion, self.webserver, WEBSERVER, "tunnel to the UI"),
             (self.bastion, self.airflow, FLOWER, "tunnel to Flower"),
             (self.bastion, self.mlflow, MLFLOW, "tunnel to MLflow"),
+            (self.bastion, self.airflow, VERIFIER, "tests of candidate releases"),
             (self.airflow, self.mlflow, MLFLOW, "tracking"),
             (self.webserver, self.airflow, WORKER_LOGS, "logs of running tasks"),
             (self.webserver, self.airflow, TRIGGERER_LOGS, "logs of deferred tasks"),
