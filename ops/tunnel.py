@@ -140,8 +140,8 @@ class Tunnel:
         while True:
             if (process := self._process) is not None:
                 process.wait()
-            if time.monotonic() - opened > GOOD_SECONDS:
-                failures = 0
+                if time.monotonic() - opened > GOOD_SECONDS:
+                    failures = 0
             # Also gives Ctrl-C, which ends the plugin too, the time to say that this is the end.
             if self._stopping.wait(min(2**failures, LONGEST_DELAY_SECONDS)):
                 return

@@ -208,6 +208,11 @@ def test_commands_run_in_the_containers_of_services_and_workers() -> None:
     assert ran.stdout.startswith("postgresql+psycopg2://")
 
 
+def test_tunnel_tells_the_addresses_that_answer(demo: dict[str, Any]) -> None:
+    told = json.loads(updraft("tunnel", "webserver", "flower", "mlflow", "--json").stdout)["tunnels"]
+    assert {item["service"]: item["url"] for item in told} == demo["urls"]
+
+
 def test_pipelines_own_deployment_makes_the_same_version_live(demo: dict[str, Any], tmp_path: Path) -> None:
     """`bundle`, an upload and a plain `create-deployment`: docs/delivery-pipeline.md, without GitHub."""
     built = json.loads(updraft("bundle", "--output", str(tmp_path), "--json").stdout)
