@@ -8,6 +8,7 @@ import sys
 import typer
 
 from ops import (
+    commands_access,
     commands_aws,
     commands_bench,
     commands_checks,
@@ -26,7 +27,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (commands_life, commands_aws, commands_dags, commands_delivery, commands_checks, commands_bench):
+for group in (
+    commands_life,
+    commands_aws,
+    commands_dags,
+    commands_delivery,
+    commands_access,
+    commands_checks,
+    commands_bench,
+):
     group.register(app)
 
 

@@ -102,10 +102,14 @@ class AirflowApi:
         path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}"
         return self._send("GET", f"{path}/xcomEntries/return_value", params={"deserialize": True})["value"]
 
-    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> Iterator[str]:
-        """The lines of one try's log."""
+    def task_log(
+        self, dag_id: str, run_id: str, task_id: str, try_number: int, *, map_index: int = -1
+    ) -> Iterator[str]:
+        """The lines of one try's log; `map_index` is -1 for a task that isn't mapped."""
         path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}"
-        answer = self._send("GET", f"{path}/logs/{try_number}", params={"full_content": True})
+        answer = self._send(
+            "GET", f"{path}/logs/{try_number}", params={"full_content": True, "map_index": map_index}
+        )
         for entry in answer["content"]:
             yield (
                 entry

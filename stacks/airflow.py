@@ -57,6 +57,12 @@ class AirflowStack(cdk.Stack):
             container_insights_v2=ecs.ContainerInsights.ENABLED
             if config.hardened
             else ecs.ContainerInsights.DISABLED,
+            # CloudTrail has who ran which command; what it printed may hold secrets and is kept nowhere.
+            execute_command_configuration=ecs.ExecuteCommandConfiguration(
+                logging=ecs.ExecuteCommandLogging.NONE
+            )
+            if config.execute_command
+            else None,
         )
         if not config.hardened:
             waive(

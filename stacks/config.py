@@ -28,6 +28,7 @@ EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,15
 QueueName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=32)]
 SubnetId = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]{8,17}$")]
 Ami = Annotated[str, StringConstraints(pattern=r"^ami-[0-9a-f]{8,17}$")]
+GITHUB_REPOSITORY = r"^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$"
 SageMakerInstance = Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
 
 
@@ -131,6 +132,13 @@ class Airflow(Section):
     )
 
 
+class Dags(Section):
+    github_repository: Annotated[str, StringConstraints(pattern=GITHUB_REPOSITORY)] | None = Field(
+        default=None,
+        description="`owner/name`: its workflows may push, in the GitHub environment of this name",
+    )
+
+
 class InstanceTypes(Section):
     processing: SageMakerInstance = "ml.m5.large"
     training: SageMakerInstance = "ml.g5.xlarge"
@@ -182,6 +190,7 @@ class EnvironmentConfig(Section):
     log_retention_days: int = 30
     health_check_interval_seconds: int = Field(default=30, ge=5, le=300)
     keep_data_on_destroy: bool = True
+    execute_command: bool = Field(default=False, description="Whether people may run commands in containers")
     tags: dict[str, str] = Field(default_factory=dict)
     network: Network = Network()
     database: Database
@@ -189,6 +198,7 @@ class EnvironmentConfig(Section):
     services: Services
     workers: dict[QueueName, Worker] = Field(min_length=1)
     airflow: Airflow = Airflow()
+    dags: Dags = Dags()
     workflows: Workflows = Workflows()
     tracking: Tracking = Tracking()
 

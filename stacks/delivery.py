@@ -13,6 +13,7 @@ from constructs import Construct
 from stacks.config import EnvironmentConfig
 from stacks.constructs.airflow_environment import pointer_parameter
 from stacks.constructs.bastion import CODEDEPLOY_TAG
+from stacks.constructs.github_role import GitHubRole
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
 from stacks.waivers import waive
@@ -66,6 +67,16 @@ class DeliveryStack(cdk.Stack):
             "AwsSolutions-IAM4",
         )
         self._allow_bastion(config, network, storage)
+        if config.dags.github_repository is not None:
+            github = GitHubRole(
+                self,
+                "GitHub",
+                repository=config.dags.github_repository,
+                config=config,
+                group=self.group,
+                bundles=storage.bundles,
+            )
+            cdk.CfnOutput(self, "GitHubRoleArn", value=github.role.role_arn)
         cdk.CfnOutput(self, "ApplicationName", value=self.application.application_name)
         cdk.CfnOutput(self, "DeploymentGroupName", value=self.group.deployment_group_name)
         cdk.CfnOutput(self, "PointerParameter", value=self.pointer.parameter_name)

@@ -114,6 +114,7 @@ class ScalingStack(cdk.Stack):
             "UPDRAFT_QUEUES": json.dumps(queues),
             "UPDRAFT_SUBNET_IDS": ",".join(network.service_subnet_ids),
             "UPDRAFT_SECURITY_GROUP_IDS": network.groups.airflow.security_group_id,
+            "UPDRAFT_EXECUTE_COMMAND": str(config.execute_command).lower(),
             "UPDRAFT_ASSIGN_PUBLIC_IP": "ENABLED" if network.assigns_public_ip else "DISABLED",
         }
 

@@ -81,6 +81,7 @@ class TrackingStack(cdk.Stack):
             cluster=airflow.cluster,
             network=network,
             security_groups=[network.groups.mlflow],
+            execute_command=config.execute_command,
             namespace=airflow.namespace,
             dns_name="mlflow",
         )

@@ -40,6 +40,7 @@ class Settings:
     database: dict[str, str]
     queues: list[Queue]
     network: dict[str, Any]
+    execute_command: bool = False
 
     @classmethod
     def read(cls) -> Settings:
@@ -61,6 +62,7 @@ class Settings:
                     "assignPublicIp": value["UPDRAFT_ASSIGN_PUBLIC_IP"],
                 }
             },
+            execute_command=value["UPDRAFT_EXECUTE_COMMAND"] == "true",
         )
 
 
@@ -144,6 +146,7 @@ def start_workers(ecs: Any, settings: Settings, queue: Queue, count: int) -> int
             clientToken=hashlib.sha256(seed.encode()).hexdigest()[:32],
             capacityProviderStrategy=[{"capacityProvider": queue.capacity_provider, "weight": 1}],
             networkConfiguration=settings.network,
+            enableExecuteCommand=settings.execute_command,
         )
         if answer.get("failures"):
             reasons = ", ".join(failure.get("reason", "unknown") for failure in answer["failures"])

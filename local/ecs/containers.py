@@ -34,6 +34,7 @@ class Container:
     name: str
     log_file: Path
     directory: Path
+    working_directory: Path
     environment: dict[str, str]
     path_map: PathMap
     started_at: float = field(default_factory=time.time)
@@ -146,16 +147,17 @@ def start(
     environment |= {"UPDRAFT_TASK_ADDRESS": address, "UPDRAFT_TASK_NAMES": str(paths.ecs / "names.json")}
     command = override.get("command") or definition.get("command", [])
     argv = [path_map.rewrite(part) for part in [*definition.get("entryPoint", image.entrypoint), *command]]
+    working_directory = _workdir(image, directory, path_map)
     log_file = paths.log / "ecs" / definition_family(task) / f"{task_id}-{definition['name']}.log"
     process = processes.start(
         paths,
         name,
         [_resolve(argv[0], environment["PATH"]), *argv[1:]],
         log_file=log_file,
-        working_directory=_workdir(image, directory, path_map),
+        working_directory=working_directory,
         environment=environment,
     )
-    return Container(definition, process, name, log_file, directory, environment, path_map)
+    return Container(definition, process, name, log_file, directory, working_directory, environment, path_map)
 
 
 def definition_family(task: Record) -> str:

@@ -30,6 +30,7 @@ class AirflowService(Construct):
         cluster: ecs.ICluster,
         network: NetworkStack,
         security_groups: Sequence[ec2.ISecurityGroup],
+        execute_command: bool,
         namespace: servicediscovery.INamespace,
         dns_name: str | None = None,
     ) -> None:
@@ -47,6 +48,8 @@ class AirflowService(Construct):
             vpc_subnets=network.service_subnets,
             assign_public_ip=network.assigns_public_ip,
             security_groups=list(security_groups),
+            # CDK adds the four ssmmessages actions to the task's role with it, and nothing without.
+            enable_execute_command=execute_command,
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
             cloud_map_options=ecs.CloudMapOptions(
                 name=dns_name,

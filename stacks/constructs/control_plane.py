@@ -140,6 +140,7 @@ class ControlPlane(Construct):
             cluster=self._cluster,
             network=self._network,
             security_groups=security_groups,
+            execute_command=self._config.execute_command,
             namespace=self._namespace,
             dns_name=dns_name,
         )

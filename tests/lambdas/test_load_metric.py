@@ -1,5 +1,6 @@
 """How many workers are wanted, and how they are started."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,3 +65,10 @@ def test_worker_that_ecs_does_not_start_is_an_error() -> None:
     ecs, _ = ecs_answering({"tasks": [], "failures": [{"reason": "CAPACITY"}]})
     with pytest.raises(RuntimeError, match="queue default: ECS did not start all workers: CAPACITY"):
         handler.start_workers(ecs, SETTINGS, QUEUE, 1)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_workers_take_commands_only_where_the_environment_says_so(allowed: bool) -> None:
+    ecs, asked = ecs_answering({"tasks": [{}], "failures": []})
+    handler.start_workers(ecs, replace(SETTINGS, execute_command=allowed), QUEUE, 1)
+    assert [request["enableExecuteCommand"] for request in asked] == [allowed]

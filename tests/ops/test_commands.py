@@ -54,8 +54,12 @@ def test_every_command_has_a_line_of_help() -> None:
         "diff",
         "deploy",
         "destroy",
+        "check",
+        "bundle",
         "push",
         "run",
+        "tunnel",
+        "exec",
         "logs",
         "test",
     ):

@@ -152,3 +152,25 @@ def test_wrong_environment_ends_in_plain_words() -> None:
     # Users have files of their own beside the shipped ones.
     assert ran.stderr.startswith("no environment 'nowhere': there are ")
     assert ran.stderr.strip().endswith("Copy one of them to environments/nowhere.toml")
+
+
+@pytest.mark.parametrize(("environment", "wanted"), [("dev", True), ("prod", False)])
+def test_commands_run_in_containers_only_where_the_environment_says_so(
+    environment: str, wanted: bool
+) -> None:
+    services = [service["Properties"] for _, service in resources(environment, "AWS::ECS::Service")]
+    assert {service.get("EnableExecuteCommand", False) for service in services} == {wanted}
+    granted = [item for item in statements(environment) if "ssmmessages" in json.dumps(item["Action"])]
+    assert bool(granted) is wanted
+    for statement in granted:
+        assert {action for action in statement["Action"] if action.startswith("ssmm")} == {
+            "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",
+            "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_nobody_outside_the_account_may_push_unless_a_repository_is_named(environment: str) -> None:
+    for _, role in resources(environment, "AWS::IAM::Role"):
+        for statement in role["Properties"]["AssumeRolePolicyDocument"]["Statement"]:
+            assert set(statement["Principal"]) == {"Service"}
