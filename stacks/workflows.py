@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import Any
 
 import aws_cdk as cdk
@@ -12,13 +13,14 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from stacks.airflow import AirflowStack
-from stacks.config import EnvironmentConfig
+from stacks.config import ROOT, EnvironmentConfig
 from stacks.constructs.image_context import Image
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
 
 # Every kind of SageMaker resource that a DAG makes is named with the environment's prefix.
 OWNED = ("training-job", "processing-job", "transform-job", "hyper-parameter-tuning-job", "model")
+PRICES = ROOT / "ops" / "prices.toml"
 
 
 class WorkflowsStack(cdk.Stack):
@@ -73,6 +75,8 @@ class WorkflowsStack(cdk.Stack):
             "instance_types": workflows.instance_types.model_dump(),
             "max_runtime_seconds": workflows.max_runtime_seconds,
             "poll_seconds": workflows.poll_seconds,
+            "monthly_budget_usd": workflows.monthly_budget_usd,
+            "usd_per_hour": _prices(),
         }
 
     def _build_job_role(self, storage: StorageStack) -> iam.Role:
@@ -136,6 +140,15 @@ class WorkflowsStack(cdk.Stack):
                     + ["sagemaker:AddTags", "sagemaker:ListTags"],
                     resources=[self._owned(kind) for kind in OWNED],
                 ),
+                # Lists have no narrower resource; the budget gate reads what was paid for.
+                iam.PolicyStatement(
+                    actions=[
+                        "sagemaker:ListTrainingJobs",
+                        "sagemaker:ListProcessingJobs",
+                        "sagemaker:ListTransformJobs",
+                    ],
+                    resources=["*"],
+                ),
                 iam.PolicyStatement(
                     actions=[
                         "sagemaker:CreateModelPackage",
@@ -196,3 +209,9 @@ class WorkflowsStack(cdk.Stack):
                 )
             ],
         )
+
+
+def _prices() -> dict[str, float]:
+    """USD per hour by SageMaker instance type."""
+    prices: dict[str, float] = tomllib.loads(PRICES.read_text(encoding="utf-8"))["sagemaker_usd_per_hour"]
+    return prices
