@@ -193,8 +193,9 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         job.wait_until_ended()
 
     def _stop(self, reason: str) -> None:
-        if self._owned is not None and self._owned.stop(by="airflow", reason=reason):
-            self.log.info("job %s is told to stop: %s", self._owned.name, reason)
+        job, self._owned = self._owned, None
+        if job is not None and job.stop(by="airflow", reason=reason):
+            self.log.info("job %s is told to stop: %s", job.name, reason)
 
     def _refuse_over_budget(self, settings: WorkflowSettings) -> None:
         prefix = f"{os.environ['UPDRAFT_PROJECT']}-{os.environ['UPDRAFT_ENVIRONMENT']}"
