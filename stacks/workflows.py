@@ -15,6 +15,7 @@ from constructs import Construct
 from stacks.airflow import AirflowStack
 from stacks.config import ROOT, EnvironmentConfig
 from stacks.constructs.image_context import Image
+from stacks.constructs.reaper import Reaper
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
 
@@ -59,6 +60,9 @@ class WorkflowsStack(cdk.Stack):
             description="What DAGs need to know to start SageMaker jobs",
         )
         self._build_budget()
+        self.reaper = Reaper(self, "Reaper", config=config, network=network, storage=storage)
+        cdk.CfnOutput(self, "ReaperFunctionName", value=self.reaper.function.function_name)
+        cdk.CfnOutput(self, "JobsTopicArn", value=self.reaper.topic.topic_arn)
         cdk.CfnOutput(self, "SettingsParameter", value=self.settings.parameter_name)
         cdk.CfnOutput(self, "ModelPackageGroupName", value=self.model_packages.model_package_group_name)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from benchmarks.gpu_leak.observer import Airflow, Observer, SeenJob, kill_tree, service_pids, wait_for
+from ops.console import OperatorError
 from ops.target import Target
 
 START_SECONDS = 180
@@ -44,10 +45,21 @@ class Bench:
 
     def start(self, dag_id: str, seconds: int) -> str:
         """Trigger a run and wait until its job runs; returns the run's id."""
-        run_id = str(self.airflow.trigger(dag_id, {"seconds": seconds})["dag_run_id"])
+        run_id = self._trigger(dag_id, seconds)
         if not wait_for(lambda: self.observer.of(run_id), seconds=START_SECONDS):
             raise TimeoutError(f"{dag_id} {run_id}: no job after {START_SECONDS} s")
         return run_id
+
+    def _trigger(self, dag_id: str, seconds: int) -> str:
+        """A DAG that was pushed a moment ago is listed before it can be started."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return str(self.airflow.trigger(dag_id, {"seconds": seconds})["dag_run_id"])
+            except OperatorError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
 
     def kill_service(self, service: str) -> None:
         """SIGKILL every container of a service at once."""

@@ -18,7 +18,9 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "task_timeout": ({"execution_timeout": TIMEOUT}, {}),
     "run_timeout": ({}, {"dagrun_timeout": TIMEOUT}),
 }
-PROGRAM = "import sys, time\nfor second in range(int(sys.argv[1])):\n    print('second', second, flush=True)\n    time.sleep(1)"
+PROGRAM = (
+    "import sys, time; [(print('second', s, flush=True), time.sleep(1)) for s in range(int(sys.argv[1]))]"
+)
 
 
 def processing_request(
