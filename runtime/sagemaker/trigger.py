@@ -41,7 +41,7 @@ class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The arguments that make this trigger again."""
         return (
-            "runtime.sagemaker.SageMakerJobTrigger",
+            "runtime.sagemaker.trigger.SageMakerJobTrigger",
             {**self.watched.serialize(), "aws_conn_id": self.aws_conn_id},
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 from airflow.providers.amazon.aws.operators.sagemaker import SageMakerProcessingOperator
 from airflow.sdk import DAG, Param
 
-from runtime.sagemaker import SageMakerJobOperator
+from runtime.sagemaker.operator import SageMakerJobOperator
 from runtime.settings import WorkflowSettings, workflow_settings
 
 TIMEOUT = timedelta(seconds=25)

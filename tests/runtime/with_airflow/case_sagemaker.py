@@ -20,7 +20,9 @@ from airflow.sdk.exceptions import (
 )
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from runtime.sagemaker import SageMakerJobOperator, SageMakerJobTrigger, jobs, operator, progress, trigger
+from runtime.sagemaker import jobs, operator, progress, trigger
+from runtime.sagemaker.operator import SageMakerJobOperator
+from runtime.sagemaker.trigger import SageMakerJobTrigger
 from runtime.settings import WorkflowSettings
 
 SETTINGS = WorkflowSettings(
@@ -379,7 +381,7 @@ class Ending(JobsCase):
     def test_trigger_survives_its_serialization(self) -> None:
         made = self.run_try().trigger
         path, values = made.serialize()
-        self.assertEqual(path, "runtime.sagemaker.SageMakerJobTrigger")
+        self.assertEqual(path, "runtime.sagemaker.trigger.SageMakerJobTrigger")
         self.assertEqual(SageMakerJobTrigger(**values).serialize(), (path, values))
 
 
