@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from benchmarks.gpu_leak.observer import Airflow, Observer, SeenJob, kill_tree, service_pids, wait_for
@@ -16,6 +17,8 @@ from ops.target import Target
 
 START_SECONDS = 180
 LEAK_SECONDS = 60
+# As in dags/gpu_leak.py.
+TASK_TIMEOUT_SECONDS, RUN_TIMEOUT_SECONDS = 25, 120
 END_SECONDS = 600
 # Between the task's submission and its deferral.
 SETTLE_SECONDS = 6
@@ -132,7 +135,13 @@ def run_user_paths(bench: Bench, who: str, mode: str, names: list[str]) -> list[
 
 def _run_one(bench: Bench, path: Path, who: str, mode: str) -> Done:
     dag_id = f"leak_{who}_{mode}_{path.variant}"
-    run_id = bench.start(dag_id, path.job_seconds)
+    try:
+        run_id = bench.start(dag_id, path.job_seconds)
+    except TimeoutError as error:
+        return _row(path.name, path.expected, who, mode, "none") | {
+            "happened": f"not started: {error}",
+            "jobs": 0,
+        }
     if path.after_end:
         wait_for(lambda: bench.airflow.run(dag_id, run_id)["state"] != "running", seconds=END_SECONDS)
     else:
@@ -142,7 +151,7 @@ def _run_one(bench: Bench, path: Path, who: str, mode: str) -> Done:
     path.act(bench, dag_id, run_id)
     row = _row(path.name, path.expected, who, mode, run_id)
     if path.expected == "stop":
-        row |= _judge_stop(bench, run_id, acted_at, timed=path.act is _nothing)
+        row |= _judge_stop(bench, run_id, _due_at(bench, path, dag_id, run_id, acted_at))
     else:
         row |= _judge_new(bench, dag_id, run_id, first, acted_at)
     _clean_up(bench, dag_id, run_id)
@@ -167,24 +176,25 @@ def _row(path: str, expected: Expected, who: str, mode: str, run_id: str) -> Don
     return {"path": path, "operators": who, "mode": mode, "expected": expected, "run_id": run_id}
 
 
-def _judge_stop(bench: Bench, run_id: str, acted_at: float, *, timed: bool) -> Done:
-    """How long jobs ran on after their task had ended; a time-out's moment is when the run's first job is due."""
+def _due_at(bench: Bench, path: Path, dag_id: str, run_id: str, acted_at: float) -> float:
+    """When the job should stop; a task's time-out counts from the start of its code, a moment before its job is seen."""
+    if path.variant == "task_timeout":
+        return bench.observer.of(run_id)[0].seen_at + TASK_TIMEOUT_SECONDS
+    if path.variant == "run_timeout":
+        started = datetime.fromisoformat(bench.airflow.run(dag_id, run_id)["start_date"])
+        return time.monotonic() + RUN_TIMEOUT_SECONDS - (datetime.now(UTC) - started).total_seconds()
+    return acted_at
 
-    def running() -> list[SeenJob]:
-        return [job for job in bench.observer.of(run_id) if job.left_at is None]
 
-    limit = LEAK_SECONDS + (25 if timed else 0)
-    wait_for(lambda: not running(), seconds=limit)
-    jobs = bench.observer.of(run_id)
-    first = jobs[0]
-    leaked = first.left_at is None
-    # The time-out counts from the task's start, which lies shortly before its job was seen.
-    due_at = first.seen_at + 25 if timed else acted_at
-    leak = (first.left_at or time.monotonic()) - due_at
+def _judge_stop(bench: Bench, run_id: str, due_at: float) -> Done:
+    """How long the first job ran on after its task had ended."""
+    [first, *_] = bench.observer.of(run_id)
+    wait_for(lambda: first.left_at, seconds=due_at - time.monotonic() + LEAK_SECONDS)
+    # A time-out's retry may start a job of its own; what counts is the one that was timed out.
     return {
-        "happened": "leak" if leaked else "stop",
-        "leak_seconds": None if leaked else round(max(0.0, leak), 1),
-        "jobs": len(jobs),
+        "happened": "leak" if first.left_at is None else "stop",
+        "leak_seconds": None if first.left_at is None else round(max(0.0, first.left_at - due_at), 1),
+        "jobs": len(bench.observer.of(run_id)),
     }
 
 

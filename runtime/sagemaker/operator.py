@@ -51,7 +51,8 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
     :param deferrable: wait in the triggerer, or hold a worker's slot
     :param aws_conn_id: Airflow's connection to AWS
 
-    Returns `name`, `billable_seconds`, and what the job made: `model_uri` (training and tuning) or `output_uri`.
+    Returns `name`, `billable_seconds`, and what the job made: `model_uri` (training and tuning) or `output_uri` (the
+    first output; None for a processing job without one).
     """
 
     template_fields = ("op_kwargs",)
@@ -272,5 +273,6 @@ def results(kind: str, job: Mapping[str, Any], client: Any) -> dict[str, Any]:
         }
     if kind == "transform":
         return {"output_uri": job["TransformOutput"]["S3OutputPath"], "billable_seconds": billable}
-    outputs = job["ProcessingOutputConfig"]["Outputs"]
-    return {"output_uri": outputs[0]["S3Output"]["S3Uri"], "billable_seconds": billable}
+    outputs = job.get("ProcessingOutputConfig", {}).get("Outputs", [])
+    first = outputs[0]["S3Output"]["S3Uri"] if outputs else None
+    return {"output_uri": first, "billable_seconds": billable}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,8 +15,10 @@ from runtime.sagemaker.jobs import RETRIES, Job
 from runtime.sagemaker.progress import DeadlineError, Watched, follow
 
 TIMED_OUT = "TimedOut"
-# Airflow gives a trigger 30 s; a state that can't be read in this time is left to the reaper.
-STATE_SECONDS = 10
+# Airflow gives a trigger 30 s for both; a state that can't be read in this time is left to the reaper.
+STATE_SECONDS = 22
+
+_is_warm = False
 
 
 class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
@@ -47,11 +50,14 @@ class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event, when the job has ended or the task's time is up."""
+        warm_up = asyncio.create_task(self._warm_up())
         try:
             status = await follow_with_hooks(self.watched, self.aws_conn_id, self.log.info)
         except DeadlineError:
             await self._stop("execution time-out")
             status = TIMED_OUT
+        finally:
+            warm_up.cancel()
         yield TriggerEvent({"name": self.watched.name, "status": status})
 
     async def on_kill(self) -> None:
@@ -62,12 +68,20 @@ class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
         try:
             state = await asyncio.wait_for(self._task_state(), STATE_SECONDS)
         except Exception as error:
-            self.log.warning("%s goes on: the task's state is unknown: %s", self.watched.name, error)
+            self.log.warning("%s goes on: the task's state is unknown: %r", self.watched.name, error)
             return
         if state == "deferred":
             self.log.info("%s goes on: another triggerer follows it", self.watched.name)
             return
         await self._stop(f"the task was ended while it was deferred, it is now {state or 'cleared'}")
+
+    async def _warm_up(self) -> None:
+        """The triggerer's first question for a state takes it many seconds; a kill must not be the one to wait."""
+        global _is_warm
+        if not _is_warm:
+            _is_warm = True
+            with contextlib.suppress(Exception):
+                await self._task_state()
 
     async def _task_state(self) -> str | None:
         instance = self.task_instance

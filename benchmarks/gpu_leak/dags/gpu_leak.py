@@ -12,11 +12,11 @@ from airflow.sdk import DAG, Param
 from runtime.sagemaker.operator import SageMakerJobOperator
 from runtime.settings import WorkflowSettings, workflow_settings
 
-TIMEOUT = timedelta(seconds=25)
+TASK_TIMEOUT, RUN_TIMEOUT = timedelta(seconds=25), timedelta(seconds=120)
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
-    "task_timeout": ({"execution_timeout": TIMEOUT}, {}),
-    "run_timeout": ({}, {"dagrun_timeout": TIMEOUT}),
+    "task_timeout": ({"execution_timeout": TASK_TIMEOUT}, {}),
+    "run_timeout": ({}, {"dagrun_timeout": RUN_TIMEOUT}),
 }
 PROGRAM = (
     "import sys, time; [(print('second', s, flush=True), time.sleep(1)) for s in range(int(sys.argv[1]))]"

@@ -372,6 +372,11 @@ class Ending(JobsCase):
         made = self.operator().resume(self.context(), {"name": name, "status": "Completed"})
         self.assertEqual(made, {"name": name, "model_uri": "s3://data/model.tar.gz", "billable_seconds": 100})
 
+    def test_processing_job_without_an_output_hands_over_none(self) -> None:
+        job = {"ProcessingStartTime": CREATED, "ProcessingEndTime": CREATED + timedelta(seconds=7)}
+        made = operator.results("processing", job, self.sagemaker)
+        self.assertEqual(made, {"output_uri": None, "billable_seconds": 7})
+
     def test_failed_job_fails_with_its_reason(self) -> None:
         name = self.run_try().trigger.watched.name
         self.sagemaker.end(name, "Failed", FailureReason="out of memory")
