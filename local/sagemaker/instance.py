@@ -36,6 +36,8 @@ POLL_SECONDS = 0.1
 STOP_SECONDS = 120
 PING_SECONDS = 60
 CHECKPOINT_SECONDS = 5
+# What spot saves differs by type, place and hour; this is a usual figure.
+SPOT_DISCOUNT = 0.7
 LOG_GROUPS = {
     "TrainingJob": "/aws/sagemaker/TrainingJobs",
     "ProcessingJob": "/aws/sagemaker/ProcessingJobs",
@@ -54,6 +56,10 @@ class JobEndedError(Exception):
         super().__init__(secondary)
         self.status = status
         self.secondary = secondary
+
+
+class SpotInterruptionError(Exception):
+    """Spot took the instance away; the job goes on with another one."""
 
 
 class Instance:
@@ -80,7 +86,7 @@ class Instance:
     def run(self) -> None:
         """The whole job; whatever happens ends in a final status."""
         try:
-            getattr(self, f"_run_{self.kind}")()
+            self._run_until_not_interrupted()
             self._finish("Completed", "Completed")
         except JobEndedError as end:
             self._finish(end.status, end.secondary)
@@ -89,6 +95,18 @@ class Instance:
         except Exception as error:
             traceback.print_exc()
             self._finish("Failed", "Failed", f"ClientError: {error}")
+
+    def _run_until_not_interrupted(self) -> None:
+        while True:
+            try:
+                getattr(self, f"_run_{self.kind}")()
+                return
+            except SpotInterruptionError:
+                self._enter("Interrupted", "Managed spot training was interrupted: no capacity")
+                (self.directory / "interrupt").unlink()
+                # The next instance starts with nothing but what S3 has.
+                shutil.rmtree(self.ml)
+                self._enter("Starting", "Preparing the instances for training")
 
     def _run_TrainingJob(self) -> None:
         self._enter("Downloading", "Downloading the training image and input data")
@@ -282,6 +300,8 @@ class Instance:
         limit = self.job.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", 86_400)
         if (self.directory / "stop").exists():
             raise JobEndedError("Stopped", "Stopped")
+        if self.job.get("EnableManagedSpotTraining") and (self.directory / "interrupt").exists():
+            raise SpotInterruptionError
         if time.time() - self.started_at > limit:
             raise JobEndedError("Stopped", "MaxRuntimeExceeded")
         if self.kind == "TransformJob" and process.poll() is not None:
@@ -359,10 +379,19 @@ class Instance:
             "secondary": secondary,
             "failure_reason": reason[:1024] if reason else None,
             "ended_at": ended_at,
-            "billable_seconds": max(1, math.ceil(ended_at - self.started_at)),
+            "billable_seconds": self._billable_seconds(ended_at),
+            "seconds": self._seconds(ended_at),
             "metrics": self._metrics(),
         }
         self._write_status()
+
+    def _seconds(self, ended_at: float) -> int:
+        return max(1, math.ceil(ended_at - self.started_at))
+
+    def _billable_seconds(self, ended_at: float) -> int:
+        """On spot the billable time is less than the training's, by the discount."""
+        share = 1 - SPOT_DISCOUNT if self.job.get("EnableManagedSpotTraining") else 1
+        return max(1, math.ceil(self._seconds(ended_at) * share))
 
     def _write_status(self) -> None:
         partial = self.directory / "status.partial"

@@ -109,7 +109,7 @@ def test_job_that_was_answered_is_on_disk(sagemaker: SageMakerService, tmp_path:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"EnableManagedSpotTraining": True}, "EnableManagedSpotTraining True is not available"),
+        ({"EnableManagedSpotTraining": True}, "MaxWaitTimeInSeconds above 0 is required"),
         (
             {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}},
             "ResourceConfig.InstanceCount 2 is not available in the local account; it has 1",
