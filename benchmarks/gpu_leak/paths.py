@@ -15,12 +15,12 @@ from benchmarks.gpu_leak.observer import Airflow, Observer, SeenJob, kill_tree, 
 from ops.console import OperatorError
 from ops.target import Target
 
-START_SECONDS = 180
+START_SECONDS = 300
 LEAK_SECONDS = 60
 # As in dags/gpu_leak.py.
 TASK_TIMEOUT_SECONDS, RUN_TIMEOUT_SECONDS = 25, 120
 END_SECONDS = 600
-# Between the task's submission and its deferral.
+# Between the job's submission and the task's settled wait.
 SETTLE_SECONDS = 6
 Expected = Literal["stop", "adopt", "new"]
 Done = dict[str, Any]
@@ -51,6 +51,8 @@ class Bench:
         run_id = self._trigger(dag_id, seconds)
         if not wait_for(lambda: self.observer.of(run_id), seconds=START_SECONDS):
             raise TimeoutError(f"{dag_id} {run_id}: no job after {START_SECONDS} s")
+        waits = "deferred" if "_deferrable_" in dag_id else "running"
+        wait_for(lambda: self.airflow.state(dag_id, run_id) == waits, seconds=SETTLE_SECONDS)
         return run_id
 
     def _trigger(self, dag_id: str, seconds: int) -> str:

@@ -99,22 +99,30 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         longest = requests.longest_seconds(self.kind, request, settings)
         self._instance = context["ti"]
         try:
-            job = self._own_job(context, request, settings)
+            job, submission = self._own_job(context, request, settings)
             watched = self._watched(job, request, settings, started_at=started_at, longest_seconds=longest)
             if self.deferrable:
                 self.defer(
-                    trigger=SageMakerJobTrigger(**watched.serialize(), aws_conn_id=self.aws_conn_id),
+                    trigger=SageMakerJobTrigger(
+                        **watched.serialize(), aws_conn_id=self.aws_conn_id, request=submission
+                    ),
                     method_name="resume",
                     timeout=timedelta(seconds=longest + SLACK_SECONDS),
                 )
+            if submission is not None:
+                job.submit(submission)
+                self.log.info("started %s job %s", self.kind, job.name)
             status = asyncio.run(follow_with_hooks(watched, self.aws_conn_id, self.log.info))
         except (AirflowTaskTimeout, DeadlineError) as error:
             self._stop("execution time-out")
             raise AirflowTaskTimeout("the SageMaker job is told to stop: the task's time is up") from error
         return self._take_end(job, status)
 
-    def resume(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+    def resume(self, context: Any, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Take the job's end: what it made, or the reason why it failed."""
+        if event is None:
+            # So Airflow resumes a task that was cleared in the moment of its deferral.
+            return self.execute(context)
         self._instance = context["ti"]
         self._owned = Job(self.client, self.kind, event["name"])
         if event["status"] == TIMED_OUT:
@@ -148,8 +156,10 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
 
     # The job
 
-    def _own_job(self, context: Any, request: dict[str, Any], settings: WorkflowSettings) -> Job:
-        """The job of an earlier try, or a new one; it is this task's from here on."""
+    def _own_job(
+        self, context: Any, request: dict[str, Any], settings: WorkflowSettings
+    ) -> tuple[Job, dict[str, Any] | None]:
+        """The job that is this task's from here on, and the request to submit unless it is there already."""
         store, max_tries = context["task_state_store"], context["ti"].max_tries
         claim = Claim.read(store)
         start = 1
@@ -160,9 +170,9 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
                 "job %s of an earlier try: %s, because %s", job.name, decision.action, decision.reason
             )
             if decision.action == "take":
-                return job
+                return job, None
             if decision.action == "submit":
-                return self._submit(job, request, settings, number=claim.number)
+                return job, self._submission(request, settings, number=claim.number)
             start = claim.number + 1
             self._end(job, decision.reason)
 
@@ -178,15 +188,14 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         number = first_free(name_of, status_of, start=start)
         claim = Claim(name_of(number), number, max_tries)
         claim.write(store)
-        job = self._owned = Job(self.client, self.kind, claim.name)
-        return self._submit(job, request, settings, number=number)
+        self._owned = Job(self.client, self.kind, claim.name)
+        return self._owned, self._submission(request, settings, number=number)
 
-    def _submit(self, job: Job, request: dict[str, Any], settings: WorkflowSettings, *, number: int) -> Job:
+    def _submission(
+        self, request: dict[str, Any], settings: WorkflowSettings, *, number: int
+    ) -> dict[str, Any]:
         self._refuse_over_budget(settings)
-        tagged = [*request["Tags"], {"Key": "updraft:job-number", "Value": str(number)}]
-        job.submit({**request, "Tags": tagged})
-        self.log.info("started %s job %s", self.kind, job.name)
-        return job
+        return {**request, "Tags": [*request["Tags"], {"Key": "updraft:job-number", "Value": str(number)}]}
 
     def _end(self, job: Job, reason: str) -> None:
         """Stop a job that a new one succeeds, and wait: two at a time are paid twice and may exceed the quota."""

@@ -1,4 +1,4 @@
-"""Follows a deferred task's job, and stops it when a user or a time-out has ended the task."""
+"""Starts and follows a deferred task's job, and stops it when a user or a time-out has ended the task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ _is_warm = False
 class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
     """Streams a job's progress into the task's log and fires once, with `name` and `status`.
 
-    `status` is SageMaker's, or `TimedOut` when `deadline` came first; the job has been asked to stop then.
+    `status` is SageMaker's, or `TimedOut` when `deadline` came first; the job has been asked to stop then. With a
+    `request` it submits the job first, unless it is there: a task that is ended in the moment of its deferral has
+    no trigger, and so no job that nobody would stop.
     """
 
     def __init__(
@@ -36,8 +38,11 @@ class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
         aws_conn_id: str | None = "aws_default",
         deadline: float | None = None,
         usd_per_hour: float | None = None,
+        request: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.request = request
+        self._submission: asyncio.Task[None] | None = None
         self.watched = Watched(kind, name, poll_seconds, deadline, usd_per_hour)
         self.aws_conn_id = aws_conn_id
 
@@ -45,13 +50,14 @@ class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
         """The arguments that make this trigger again."""
         return (
             "runtime.sagemaker.trigger.SageMakerJobTrigger",
-            {**self.watched.serialize(), "aws_conn_id": self.aws_conn_id},
+            {**self.watched.serialize(), "aws_conn_id": self.aws_conn_id, "request": self.request},
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event, when the job has ended or the task's time is up."""
         warm_up = asyncio.create_task(self._warm_up())
         try:
+            await self.submit()
             status = await follow_with_hooks(self.watched, self.aws_conn_id, self.log.info)
         except DeadlineError:
             await self._stop("execution time-out")
@@ -59,6 +65,12 @@ class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
         finally:
             warm_up.cancel()
         yield TriggerEvent({"name": self.watched.name, "status": status})
+
+    async def submit(self) -> None:
+        """Create the job that `request` asks for; raises SubmissionError."""
+        if self.request is not None:
+            self._submission = asyncio.create_task(asyncio.to_thread(self._submit_now, self.request))
+            await asyncio.shield(self._submission)
 
     async def on_kill(self) -> None:
         """Stop the job unless the task still waits for it.
@@ -73,6 +85,9 @@ class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
         if state == "deferred":
             self.log.info("%s goes on: another triggerer follows it", self.watched.name)
             return
+        if self._submission is not None and not self._submission.done():
+            # A request that is on its way may yet be accepted.
+            await asyncio.wait([self._submission])
         await self._stop(f"the task was ended while it was deferred, it is now {state or 'cleared'}")
 
     async def _warm_up(self) -> None:
@@ -92,9 +107,18 @@ class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
     async def _stop(self, reason: str) -> None:
         await asyncio.to_thread(self._stop_now, reason)
 
-    def _stop_now(self, reason: str) -> None:
+    def _job(self) -> Job:
         client = SageMakerHook(aws_conn_id=self.aws_conn_id, config=RETRIES).get_conn()
-        if Job(client, self.watched.kind, self.watched.name).stop(by="airflow", reason=reason):
+        return Job(client, self.watched.kind, self.watched.name)
+
+    def _submit_now(self, request: dict[str, Any]) -> None:
+        job = self._job()
+        if job.describe() is None:
+            job.submit(request)
+            self.log.info("started %s job %s", job.kind, job.name)
+
+    def _stop_now(self, reason: str) -> None:
+        if self._job().stop(by="airflow", reason=reason):
             self.log.info("%s is told to stop: %s", self.watched.name, reason)
 
 

@@ -163,6 +163,12 @@ class JobsCase(unittest.TestCase):
         return SageMakerJobOperator(**(values | changes))
 
     def run_try(self, **context: Any) -> TaskDeferred:
+        """One try, until its trigger has submitted what there is to submit."""
+        deferred = self.defer(**context)
+        asyncio.run(deferred.trigger.submit())
+        return deferred
+
+    def defer(self, **context: Any) -> TaskDeferred:
         """One try, until it defers."""
         with self.assertRaises(TaskDeferred) as raised:
             self.operator().execute(self.context(**context))
@@ -198,20 +204,36 @@ class TakingOver(JobsCase):
         self.assertNotEqual(first, second)
         self.assertEqual(self.active, [second])
 
+    def test_task_that_ends_in_the_moment_of_its_deferral_has_no_job(self) -> None:
+        self.defer()
+        self.assertEqual(self.sagemaker.jobs, {})
+
     def test_crash_between_claim_and_submission_leaves_one_job(self) -> None:
-        self.sagemaker.create_error = SystemExit()  # type: ignore[assignment]
-        with self.assertRaises(SystemExit):
-            self.operator().execute(self.context())
+        first = self.defer()
+        name = self.run_try(try_number=2).trigger.watched.name
+        asyncio.run(first.trigger.submit())
+        self.assertEqual(list(self.sagemaker.jobs), [name])
+
+    def test_moved_trigger_submits_no_second_job(self) -> None:
+        deferred = self.run_try()
+        _, values = deferred.trigger.serialize()
+        asyncio.run(SageMakerJobTrigger(**values).submit())
+        self.assertEqual(len(self.sagemaker.jobs), 1)
+
+    def test_crash_of_a_task_that_holds_its_slot_right_after_submission_leaves_one_job(self) -> None:
+        with (
+            mock.patch.object(operator, "follow_with_hooks", side_effect=SystemExit),
+            self.assertRaises(SystemExit),
+        ):
+            self.operator(deferrable=False).execute(self.context())
         name = self.run_try(try_number=2).trigger.watched.name
         self.assertEqual(list(self.sagemaker.jobs), [name])
 
-    def test_crash_right_after_submission_leaves_one_job(self) -> None:
-        self.sagemaker.create_error = SystemExit()  # type: ignore[assignment]
-        self.sagemaker.error_comes_after_acceptance = True
-        with self.assertRaises(SystemExit):
-            self.operator().execute(self.context())
-        name = self.run_try(try_number=2).trigger.watched.name
-        self.assertEqual(list(self.sagemaker.jobs), [name])
+    def test_resumption_without_an_event_starts_over(self) -> None:
+        name = self.run_try().trigger.watched.name
+        with self.assertRaises(TaskDeferred) as raised:
+            self.operator().resume(self.context())
+        self.assertEqual(raised.exception.trigger.watched.name, name)
 
     def test_error_after_acceptance_is_no_error(self) -> None:
         for error in (THROTTLED, BROKEN, LOST):
@@ -230,7 +252,7 @@ class TakingOver(JobsCase):
                 with self.assertRaisesRegex(
                     jobs.SubmissionError, "did not take training job updraft-test-train-"
                 ):
-                    self.operator().execute(self.context())
+                    self.run_try()
                 self.run_try(try_number=2)
                 self.assertEqual(len(self.sagemaker.jobs), 1)
 
@@ -285,6 +307,25 @@ class Stopping(JobsCase):
                 self.state = state
                 asyncio.run(self.trigger(deferred).on_kill())
                 self.assertEqual(self.sagemaker.stops, [deferred.trigger.watched.name])
+
+    def test_kill_waits_for_a_submission_that_is_on_its_way(self) -> None:
+        waiting = self.trigger(self.defer())
+        self.state = "failed"
+        create = self.sagemaker.create_training_job
+
+        def slowly(**asked: Any) -> None:
+            time.sleep(0.2)
+            create(**asked)
+
+        async def kill_at_once() -> None:
+            submission = asyncio.create_task(waiting.submit())
+            await asyncio.sleep(0)
+            submission.cancel()
+            await waiting.on_kill()
+
+        with mock.patch.object(self.sagemaker, "create_training_job", slowly):
+            asyncio.run(kill_at_once())
+        self.assertEqual(self.sagemaker.stops, [waiting.watched.name])
 
     def test_moved_trigger_stops_nothing(self) -> None:
         deferred = self.run_try()
@@ -404,9 +445,9 @@ class Limits(JobsCase):
         with self.assertRaisesRegex(ValueError, "CheckpointConfig"):
             self.operator(spot=True).execute(self.context())
         checkpoints = {"CheckpointConfig": {"S3Uri": "s3://data/c"}}
-        with self.assertRaises(TaskDeferred):
+        with self.assertRaises(TaskDeferred) as raised:
             self.operator(spot=True, op_kwargs=checkpoints).execute(self.context())
-        [job] = self.sagemaker.jobs.values()
+        job = raised.exception.trigger.request
         self.assertIs(job["EnableManagedSpotTraining"], True)
         self.assertEqual(job["StoppingCondition"], {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 1200})
 
