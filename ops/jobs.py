@@ -43,6 +43,8 @@ def ledger(target: Target, now: datetime) -> dict[str, Any]:
 def row(each: Entry, tags: Mapping[str, str]) -> dict[str, Any]:
     """One job for people and programs; what isn't known is None."""
     saved = each.seconds - each.billable_seconds
+    # A stop that came too late has left its label on a job that ended by itself.
+    stopped = each.status in ("Stopping", "Stopped")
     return asdict(each) | {
         "job": each.name,
         "dag_run": "/".join(filter(None, (tags.get("updraft:dag"), tags.get("updraft:run")))) or None,
@@ -51,8 +53,8 @@ def row(each: Entry, tags: Mapping[str, str]) -> dict[str, Any]:
         "instance": each.instance_type if each.instances == 1 else f"{each.instances} x {each.instance_type}",
         "usd": None if each.usd is None else round(each.usd, 4),
         "spot_saving": f"{saved / each.seconds:.0%}" if saved > 0 else None,
-        "stopped_by": tags.get("updraft:stopped-by"),
-        "reason": tags.get("updraft:stop-reason"),
+        "stopped_by": tags.get("updraft:stopped-by") if stopped else None,
+        "reason": tags.get("updraft:stop-reason") if stopped else None,
     }
 
 

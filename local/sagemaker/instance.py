@@ -67,6 +67,7 @@ class Instance:
 
     def run(self) -> None:
         """The whole job; whatever happens ends in a final status."""
+        self._write_status()
         try:
             self._run_until_not_interrupted()
             self._finish("Completed", "Completed")

@@ -61,16 +61,17 @@ class Job:
                 ) from error
 
     def stop(self, *, by: str, reason: str) -> bool:
-        """Ask for the stop of a job that runs, and say on it who asked and why; False when it had ended."""
-        found = self.describe()
-        if found is None or found[self._kind.status_key] != "InProgress":
-            return False
+        """Ask for the stop of a job that runs, and say on it who asked and why; False when there was none to stop."""
         try:
+            # First of all: a task that is killed has five seconds.
             getattr(self._client, self._kind.stop)(**{self._kind.name_key: self.name})
         except ClientError as error:
-            if error.response["Error"]["Code"] != "ValidationException":
+            if error.response["Error"]["Code"] not in ("ValidationException", "ResourceNotFound"):
                 raise
-            return False  # it ended in between
+            return False  # it has ended, or never was
+        found = self.describe()
+        if found is None or found[self._kind.status_key] not in ("Stopping", "Stopped"):
+            return False
         self._client.add_tags(ResourceArn=found[self._kind.arn_key], Tags=stop_tags(by, reason))
         return True
 

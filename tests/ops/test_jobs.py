@@ -70,7 +70,12 @@ def test_ledger_tells_owner_cost_saving_and_who_stopped() -> None:
         "updraft:dag": "flights", "updraft:run": "manual", "updraft:task": "train",
         "updraft:stopped-by": "reaper", "updraft:stop-reason": "no owner",
     }  # fmt: skip
-    spot = training("updraft-test-spot", BillableTimeInSeconds=300, TrainingTimeInSeconds=1000)
+    spot = training(
+        "updraft-test-spot",
+        BillableTimeInSeconds=300,
+        TrainingTimeInSeconds=1000,
+        TrainingJobStatus="Stopped",
+    )
     result = jobs.ledger(target(FakeSageMaker([spot], tags)), NOW)
     [found] = result["jobs"]
     assert found["dag_run"] == "flights/manual"
@@ -78,6 +83,12 @@ def test_ledger_tells_owner_cost_saving_and_who_stopped() -> None:
     assert (found["stopped_by"], found["reason"]) == ("reaper", "no owner")
     assert (result["usd"], result["budget_usd"]) == (0.3, 50)
     assert "2026-03: $0.30 of $50" in jobs.readable(result)
+
+
+def test_label_of_a_stop_that_came_too_late_is_not_shown() -> None:
+    tags = {"updraft:stopped-by": "reaper", "updraft:stop-reason": "no owner"}
+    [found] = jobs.ledger(target(FakeSageMaker([training("updraft-test-a")], tags)), NOW)["jobs"]
+    assert (found["state"], found["stopped_by"], found["reason"]) == ("Completed", None, None)
 
 
 def test_instance_without_a_price_is_named_and_not_counted() -> None:

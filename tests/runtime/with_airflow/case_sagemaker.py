@@ -92,6 +92,9 @@ class FakeSageMaker:
         return found
 
     def stop_training_job(self, TrainingJobName: str) -> None:
+        if self.describe_training_job(TrainingJobName)["TrainingJobStatus"] != "InProgress":
+            message = "The request was rejected because the training job is in status Completed."
+            raise ClientError({"Error": {"Code": "ValidationException", "Message": message}}, "Stop")
         self.stops.append(TrainingJobName)
         self.jobs[TrainingJobName]["TrainingJobStatus"] = "Stopping"
 
