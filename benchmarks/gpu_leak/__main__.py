@@ -11,10 +11,12 @@ import argparse
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_leak.observer import Airflow, Observer, wait_for
+from benchmarks.gpu_leak.orphan import orphan_seconds
 from benchmarks.gpu_leak.paths import SERVICE_PATHS, USER_PATHS, Bench, run_service_path, run_user_paths
 from ops import delivery
 from ops.console import say, table
@@ -41,11 +43,18 @@ def main() -> int:
     observer.start()
     bench = Bench(target, airflow, observer)
     try:
-        rows = _user_rows(bench, arguments) + _service_rows(bench, arguments)
-        moves = trigger_moves(bench, tasks=arguments.tasks, restarts=arguments.restarts)
+        with ThreadPoolExecutor(1) as aside:
+            orphan = aside.submit(orphan_seconds, target, observer) if arguments.orphan else None
+            rows = _user_rows(bench, arguments) + _service_rows(bench, arguments)
+            moves = trigger_moves(bench, tasks=arguments.tasks, restarts=arguments.restarts)
+        result = {
+            **_summary(rows, moves),
+            "worst_orphan_seconds": orphan.result() if orphan else "not measured",
+            "rows": rows,
+            "trigger_moves": moves,
+        }
     finally:
         observer.halt()
-    result = {**_summary(rows, moves), "rows": rows, "trigger_moves": moves}
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:
@@ -61,6 +70,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--operators", nargs="*", default=["ours", "stock"], choices=["ours", "stock"])
     names = [path.name for path in USER_PATHS] + list(SERVICE_PATHS)
     parser.add_argument("--paths", nargs="*", default=names, choices=names)
+    parser.add_argument(
+        "--orphan", action=argparse.BooleanOptionalAction, default=True, help="wait for the reaper"
+    )
     parser.add_argument("--tasks", type=int, default=20, help="deferred tasks that are moved")
     parser.add_argument("--restarts", type=int, default=10, help="restarts of the triggerer under them")
     return parser.parse_args()

@@ -152,7 +152,7 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
                 state or "unknown",
             )
             return
-        self._stop(f"the task was ended while it ran, it is now {state}")
+        self._stop(f"the task was ended while it ran: it is now {state}")
 
     # The job
 

@@ -88,7 +88,7 @@ class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
         if self._submission is not None and not self._submission.done():
             # A request that is on its way may yet be accepted.
             await asyncio.wait([self._submission])
-        await self._stop(f"the task was ended while it was deferred, it is now {state or 'cleared'}")
+        await self._stop(f"the task was ended while it was deferred: it is now {state or 'cleared'}")
 
     async def _warm_up(self) -> None:
         """The triggerer's first question for a state takes it many seconds; a kill must not be the one to wait."""
