@@ -14,6 +14,7 @@ from ops import (
     commands_checks,
     commands_dags,
     commands_delivery,
+    commands_jobs,
     commands_life,
     console,
 )
@@ -33,6 +34,7 @@ for group in (
     commands_dags,
     commands_delivery,
     commands_access,
+    commands_jobs,
     commands_checks,
     commands_bench,
 ):

@@ -108,6 +108,14 @@ class SageMakerPlane:
                     processes.stop(self._paths, _process_name(kind, directory.name), timeout_seconds=0)
                     shutil.rmtree(directory, ignore_errors=True)
 
+    def interrupt(self, name: str) -> None:
+        """Take the instance of a running spot training away, as AWS does when it needs the capacity."""
+        with self._store.lock:
+            job = self._store.of("TrainingJob")[name]
+            if not job.get("EnableManagedSpotTraining") or job["TrainingJobStatus"] != "InProgress":
+                raise ValueError(f"{name} is no running spot training")
+            (self._directory("TrainingJob", name) / "interrupt").touch()
+
     # Jobs with an instance
 
     def _follow(self, kind: str, name: str, job: Record) -> None:
@@ -176,7 +184,7 @@ class SageMakerPlane:
         if kind == "TrainingJob":
             job |= {
                 "SecondaryStatus": report["secondary"],
-                "TrainingTimeInSeconds": report["billable_seconds"],
+                "TrainingTimeInSeconds": report["seconds"],
                 "BillableTimeInSeconds": report["billable_seconds"],
                 "FinalMetricDataList": report["metrics"],
             }

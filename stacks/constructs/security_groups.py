@@ -27,6 +27,7 @@ class SecurityGroups(Construct):
         self.webserver = self._group("Webserver", "the webserver")
         self.airflow = self._group("Airflow", "every other Airflow task")
         self.load_metric = self._group("LoadMetric", "the load metric Lambda")
+        self.reaper = self._group("Reaper", "the Lambda that stops SageMaker jobs without an owner")
         self.bastion = self._group("Bastion", "the bastion, reached by Session Manager only")
         self.jobs = self._group("Jobs", "SageMaker jobs inside the VPC")
         self.database = self._group("Database", "the metadata database", calls_out=False)
@@ -66,6 +67,7 @@ class SecurityGroups(Construct):
             (self.airflow, self.database, POSTGRES, "metadata"),
             (self.mlflow, self.database, POSTGRES, "runs and models"),
             (self.load_metric, self.database, POSTGRES, "load samples"),
+            (self.reaper, self.database, POSTGRES, "task instances"),
             (self.bastion, self.database, POSTGRES, "tunnel to the database"),
             (self.webserver, self.broker, REDIS, "queues"),
             (self.airflow, self.broker, REDIS, "queues"),

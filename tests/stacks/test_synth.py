@@ -139,6 +139,25 @@ def test_every_container_is_health_checked_and_stops_within_fargates_limit(envir
             assert container.get("StopTimeout", 30) <= 120
 
 
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_reaper_stops_only_what_is_tagged_and_tells_when_it_cannot_work(environment: str) -> None:
+    stops = [
+        statement for statement in statements(environment)
+        if "sagemaker:StopTrainingJob" in statement["Action"] and "sagemaker:CreateTrainingJob" not in statement["Action"]
+    ]  # fmt: skip
+    [stop] = stops
+    assert stop["Condition"]["StringEquals"] == {
+        "aws:ResourceTag/updraft:project": "updraft", "aws:ResourceTag/updraft:environment": environment,
+    }  # fmt: skip
+    alarms = [
+        alarm["Properties"] for _, alarm in resources(environment, "AWS::CloudWatch::Alarm")
+        if "reaper" in alarm["Properties"]["AlarmDescription"]
+    ]  # fmt: skip
+    [alarm] = alarms
+    assert alarm["AlarmActions"]
+    assert alarm["Threshold"] == 1
+
+
 def test_wrong_environment_ends_in_plain_words() -> None:
     ran = subprocess.run(
         [sys.executable, "app.py"],
