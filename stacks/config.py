@@ -68,8 +68,13 @@ class Worker(FargateSize):
     concurrency: int = Field(ge=1, le=128)
     min: int = Field(ge=0, le=100)
     max: int = Field(ge=1, le=100)
-    idle_seconds: int = Field(default=300, ge=10, le=86_400)
-    capacity: Literal["FARGATE", "FARGATE_SPOT"] = "FARGATE"
+    idle_seconds: int = Field(
+        default=60, ge=10, le=86_400, description="so long a worker must be superfluous before it leaves"
+    )
+    start_seconds: int = Field(
+        default=60, ge=5, le=600, description="from RunTask until a worker takes tasks: how far ahead to look"
+    )
+    spot_percent: int = Field(default=0, ge=0, le=100, description="share of workers on Fargate Spot")
 
     @model_validator(mode="after")
     def _has_room(self) -> Self:

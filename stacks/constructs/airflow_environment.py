@@ -68,6 +68,7 @@ def _airflow_options(config: EnvironmentConfig, storage: StorageStack, namespace
     ]
     return {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "AIRFLOW__CORE__PARALLELISM": str(_parallelism(config)),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://webserver.{namespace}:8080/execution/",
@@ -93,6 +94,11 @@ def _airflow_options(config: EnvironmentConfig, storage: StorageStack, namespace
         "AWS_REGION": config.region,
         "AWS_DEFAULT_REGION": config.region,
     }
+
+
+def _parallelism(config: EnvironmentConfig) -> int:
+    """As many task instances as the fleets have slots at most: twice `max`, while a deployment replaces workers."""
+    return sum(2 * worker.max * worker.concurrency for worker in config.workers.values())
 
 
 def secrets(storage: StorageStack) -> dict[str, ecs.Secret]:
