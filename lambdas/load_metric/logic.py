@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 SAMPLE_SECONDS = 10
 # A start is seen one sample late at most; a run is created and its tasks queued a few seconds after it is due.
 LOOK_AHEAD_MARGIN_SECONDS = 2 * SAMPLE_SECONDS
+# No worker is started for a few tasks alone while they are likely to get a slot before it would be there.
+SMALL_SHARE_OF_SLOTS = 0.25
+SHORT_WAIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,15 @@ class Worker:
 
 @dataclass(frozen=True)
 class Load:
-    """What one sample saw: task instances waiting, expected within the horizon, and running by worker address."""
+    """What one sample saw: task instances waiting, expected within the horizon, and running by worker address.
+
+    `oldest_queued_seconds`: how long the first of those that wait has been waiting.
+    """
 
     queued: int
     expected: int = 0
     running: Mapping[str, int] = field(default_factory=dict)
+    oldest_queued_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,10 @@ def decide(queue: Queue, load: Load, workers: Iterable[Worker], kept: Iterable[s
     demand = load.queued + load.expected + running
     needed = math.ceil(demand / queue.slots)
     wanted = max(queue.min, min(queue.max, needed))
-    start = max(0, min(wanted - len(current), 2 * queue.max - len(fleet)))
+    missing = wanted - len(current)
+    if missing > 0 and wanted == needed > 1 and _can_wait(queue, load, demand - (needed - 1) * queue.slots):
+        missing -= 1
+    start = max(0, min(missing, 2 * queue.max - len(fleet)))
     sticky = set(kept)
     stay = _order(current, load, sticky)[:wanted]
     successors = sum(not worker.starting for worker in current)
@@ -98,6 +108,11 @@ def decide(queue: Queue, load: Load, workers: Iterable[Worker], kept: Iterable[s
         closing=tuple(sorted(closing)),
         reason=_reason(queue, load, running, needed, wanted, current=len(current), start=start),
     )
+
+
+def _can_wait(queue: Queue, load: Load, overflow: int) -> bool:
+    """Whether what the last worker would be started for is little, and has not waited long."""
+    return overflow <= queue.slots * SMALL_SHARE_OF_SLOTS and load.oldest_queued_seconds < SHORT_WAIT_SECONDS
 
 
 def _running(worker: Worker, load: Load) -> int:
@@ -130,5 +145,5 @@ def _reason(
         bound = f", raised to min {queue.min}"
     does = f"start {start}" if start else ("enough" if current == wanted else f"{current - wanted} may leave")
     if wanted > current and not start:
-        does = f"no room for {wanted - current} more beside workers of an older revision"
+        does = f"{wanted - current} not started: few tasks that wait briefly, or workers of an older revision"
     return f"{parts} / {queue.slots} slots = {needed}{bound}; {current} live: {does}"

@@ -22,7 +22,8 @@ MOST_TASKS_DESCRIBED = 100
 OCCUPYING = ("queued", "running")
 
 TASKS_SQL = """
-SELECT queue, pool, state, coalesce(hostname, ''), count(*), coalesce(sum(pool_slots), 0)::bigint
+SELECT queue, pool, state, coalesce(hostname, ''), count(*), coalesce(sum(pool_slots), 0)::bigint,
+  coalesce(extract(epoch FROM now() - min(queued_dttm)), 0)::float8
 FROM task_instance WHERE state IN ('queued', 'running', 'restarting', 'deferred') GROUP BY 1, 2, 3, 4
 """
 POOLS_SQL = "SELECT pool, slots, include_deferred FROM slot_pool"
@@ -58,6 +59,7 @@ class Seen:
     """One look at the database: `running` by queue and worker address, `open_slots` by pool (-1: no limit)."""
 
     queued: Mapping[str, int]
+    oldest_queued_seconds: Mapping[str, float]
     running: Mapping[str, Mapping[str, int]]
     open_slots: Mapping[str, int]
     runs: tuple[NextRun, ...]
@@ -66,6 +68,7 @@ class Seen:
         """What this look says about one queue."""
         return Load(
             queued=self.queued.get(queue.queue, 0),
+            oldest_queued_seconds=self.oldest_queued_seconds.get(queue.queue, 0.0),
             running=self.running.get(queue.queue, {}),
             expected=expected_tasks(
                 self.runs, self.open_slots, queue=queue.queue, horizon_seconds=queue.horizon_seconds
@@ -83,11 +86,13 @@ class DatabaseView:
         """Run the bounded queries; raises what the driver raises."""
         database.run(f"SET statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")
         queued: Counter[str] = Counter()
+        oldest: dict[str, float] = defaultdict(float)
         running: dict[str, Counter[str]] = defaultdict(Counter)
         occupied: Counter[tuple[str, bool]] = Counter()
-        for queue, pool, state, host, tasks, slots in database.run(TASKS_SQL):
+        for queue, pool, state, host, tasks, slots, waited in database.run(TASKS_SQL):
             if state == "queued":
                 queued[queue] += tasks
+                oldest[queue] = max(oldest[queue], waited)
             elif state != "deferred":
                 running[queue][host] += tasks
             if state in (*OCCUPYING, "deferred"):
@@ -98,7 +103,7 @@ class DatabaseView:
             else max(0, slots - occupied[pool, False] - (occupied[pool, True] if counts_deferred else 0))
             for pool, slots, counts_deferred in database.run(POOLS_SQL)
         }
-        return Seen(queued, running, open_slots, self._next_runs(database, horizon_seconds))
+        return Seen(queued, oldest, running, open_slots, self._next_runs(database, horizon_seconds))
 
     def _next_runs(self, database: Any, horizon_seconds: float) -> tuple[NextRun, ...]:
         rows = database.run(RUNS_SQL, late=LATEST_RUN_SECONDS, horizon=horizon_seconds, most=MOST_RUNS)

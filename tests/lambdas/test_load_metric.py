@@ -86,7 +86,7 @@ def test_who_stays_is_stable(world: tuple[Queue, Load, list[Worker], set[str]]) 
 
 @pytest.mark.parametrize(
     ("queued", "expected", "running", "start"),
-    [(0, 0, [], 1), (8, 0, [0], 0), (9, 0, [0], 1), (0, 17, [0], 2), (8, 0, [9], 2), (500, 0, [0], 3)],
+    [(0, 0, [], 1), (8, 0, [0], 0), (12, 0, [0], 1), (0, 20, [0], 2), (11, 0, [8], 2), (500, 0, [0], 3)],
 )
 def test_slots_cover_what_waits_what_runs_and_what_is_to_come(
     queued: int, expected: int, running: list[int], start: int
@@ -116,6 +116,15 @@ def test_workers_of_an_older_revision_work_until_their_successors_are_up() -> No
 def test_long_tasks_on_an_older_revision_leave_room_for_successors() -> None:
     old, hosts = workers([8, 8, 8, 8], current=False)
     assert decide(QUEUE, Load(32, 0, hosts), old, ()).start == 4
+
+
+def test_few_tasks_that_wait_briefly_start_no_worker_of_their_own() -> None:
+    found, hosts = workers([8])
+    for queued, seconds, start in ((2, 29, 0), (2, 31, 1), (3, 0, 1), (10, 0, 1), (11, 0, 2)):
+        load = Load(queued, 0, hosts, oldest_queued_seconds=seconds)
+        assert decide(QUEUE, load, found, ()).start == start, (queued, seconds)
+    empty = Queue("default", FAMILY, slots=8, min=0, max=4, start_seconds=60)
+    assert decide(empty, Load(1, 0), (), ()).start == 1
 
 
 def test_reason_tells_the_sum_and_the_bound() -> None:
@@ -282,7 +291,7 @@ class BrokenDatabase:
 
 class EmptyDatabase:
     def run(self, sql: str, **_: Any) -> list[Any]:
-        return [["default", "default_pool", "queued", "", 20, 20]] if "FROM task_instance" in sql else []
+        return [["default", "default_pool", "queued", "", 20, 20, 3.5]] if "FROM task_instance" in sql else []
 
 
 def test_failed_sample_changes_nothing() -> None:
