@@ -39,7 +39,7 @@ class ScalingStack(cdk.Stack):
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
-        self.function = PythonFunction(
+        load_metric = PythonFunction(
             self,
             "LoadMetric",
             name="load_metric",
@@ -53,7 +53,8 @@ class ScalingStack(cdk.Stack):
             security_groups=[network.groups.load_metric],
             environment=self._environment(config, network, storage, airflow),
             retry_attempts=0,
-        ).function
+        )
+        self.function = load_metric.function
         for queue in config.workers:
             self._build_record(config, queue)
         self._grant(config, storage, airflow)
@@ -74,6 +75,7 @@ class ScalingStack(cdk.Stack):
             alarm_description="The load metric fails: workers don't follow the load",
         )
         cdk.CfnOutput(self, "LoadMetricFunctionName", value=self.function.function_name)
+        cdk.CfnOutput(self, "LoadMetricLogGroup", value=load_metric.log_group.log_group_name)
 
     def _environment(
         self, config: EnvironmentConfig, network: NetworkStack, storage: StorageStack, airflow: AirflowStack

@@ -52,7 +52,7 @@ Trace = list[Run]
 
 def cron(chance: random.Random) -> Trace:
     """500 scheduled DAGs that extract, fan out and load; most begin at round times."""
-    runs = []
+    runs: Trace = []
     for number in range(500):
         period, phase = chance.choices(
             [(HOUR_SECONDS, 0), (HOUR_SECONDS, 60 * chance.randrange(60)), (DAY_SECONDS, HOUR_SECONDS * chance.choice((0, 0, 1, 2, 3, 6))), (900, 0)],
@@ -95,7 +95,8 @@ def bursts(chance: random.Random) -> Trace:
 
 def adhoc(chance: random.Random) -> Trace:
     """People start runs by hand, mostly in working hours; a few take hours."""
-    runs, at = [], 0.0
+    runs: Trace = []
+    at = 0.0
     while True:
         hour = at / HOUR_SECONDS
         rate = 1 + 14 * math.exp(-(((hour - 14) / 4) ** 2))
@@ -113,7 +114,7 @@ def adhoc(chance: random.Random) -> Trace:
 def deferred(chance: random.Random) -> Trace:
     """Hourly and daily trainings: prepare, submit, wait in the triggerer for a GPU job, look at the result."""
     sigma = math.log(GPU_P90_SECONDS / GPU_MEDIAN_SECONDS) / NORMAL_P90
-    runs = []
+    runs: Trace = []
     for number in range(60):
         period = chance.choice((HOUR_SECONDS, 4 * HOUR_SECONDS, DAY_SECONDS))
         at = float(HOUR_SECONDS * chance.randrange(24) % period + 60 * chance.choice((0, 0, 0, 15, 30, 45)))

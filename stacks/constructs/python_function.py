@@ -20,7 +20,7 @@ from stacks.config import ROOT
 
 
 class PythonFunction(Construct):
-    """`function`, with a log group of its own. `entry` is a function of `lambdas/{name}/handler.py`."""
+    """`function`, and `log_group`, its own. `entry` is a function of `lambdas/{name}/handler.py`."""
 
     def __init__(
         self,
@@ -34,6 +34,12 @@ class PythonFunction(Construct):
         **function_props: Any,
     ) -> None:
         super().__init__(scope, construct_id)
+        self.log_group = logs.LogGroup(
+            self,
+            "Logs",
+            retention=logs.RetentionDays.ONE_MONTH,
+            removal_policy=cdk.RemovalPolicy.DESTROY,
+        )
         self.function = lambda_.Function(
             self,
             "Function",
@@ -42,12 +48,7 @@ class PythonFunction(Construct):
             handler=f"lambdas.{name}.handler.{entry}",
             code=lambda_.Code.from_asset(str(stage_package(name, files or {}))),
             timeout=timeout,
-            log_group=logs.LogGroup(
-                self,
-                "Logs",
-                retention=logs.RetentionDays.ONE_MONTH,
-                removal_policy=cdk.RemovalPolicy.DESTROY,
-            ),
+            log_group=self.log_group,
             **function_props,
         )
 
