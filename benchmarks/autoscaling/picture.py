@@ -7,6 +7,7 @@ from html import escape
 from benchmarks.autoscaling.simulation import Result
 
 WIDTH, PANEL, LEFT, GAP = 960, 130, 60, 34
+COLUMN_SECONDS = 180
 LOAD, SLOTS = "#9ecae1", "#d94801"
 
 
@@ -36,11 +37,19 @@ def _panel(name: str, result: Result, slots: int, y: float, *, end: float, top: 
     def level(value: float) -> float:
         return y + PANEL - PANEL * value / top
 
-    area = " ".join(f"{x(moment):.1f},{level(load):.1f}" for moment, load, _ in result.timeline)
-    line, before = [], 0.0
+    # The highest of every few minutes: finer than that, nothing can be seen.
+    loads: dict[int, int] = {}
+    for moment, load, _ in result.timeline:
+        column = int(moment // COLUMN_SECONDS)
+        loads[column] = max(load, loads.get(column, 0))
+    area = " ".join(f"{x(column * COLUMN_SECONDS):.0f},{level(load):.0f}" for column, load in loads.items())
+    line, before = [f"{x(0):.0f},{level(0):.0f}"], 0
     for moment, _, workers in result.timeline:
-        line += [f"{x(moment):.1f},{level(before):.1f}", f"{x(moment):.1f},{level(workers * slots):.1f}"]
-        before = workers * slots
+        if workers != before:
+            at = f"{x(moment):.1f}"
+            line += [f"{at},{level(before * slots):.0f}", f"{at},{level(workers * slots):.0f}"]
+            before = workers
+    line.append(f"{x(result.timeline[-1][0]):.0f},{level(before * slots):.0f}")
     ticks = "".join(
         f'<text x="{x(hour * 3600):.0f}" y="{y + PANEL + 14:.0f}" fill="#555" text-anchor="middle">{hour}</text>'
         for hour in range(0, int(end // 3600) + 1, 3)

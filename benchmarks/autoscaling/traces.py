@@ -5,7 +5,7 @@ Sources, as far as they are used below:
   running on average; runs gather at round times. So a DAG runs 15 times a day and a run takes 400 * 86,400 / 150,000
   = 230 task-seconds.
 - Apache Airflow Survey 2019 (airflow.apache.org/blog/airflow-survey): tasks in the largest DAG of each of 308 users;
-  one in five is above 200.
+  one in seven is above 200 (45 of 308).
 - Weng et al., MLaaS in the Wild, NSDI 2022: run time of GPU instances, median 23 minutes, 90th percentile 4.5 hours (quoted
   from memory of the paper, not checked again at its source).
 """
