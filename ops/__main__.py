@@ -16,6 +16,7 @@ from ops import (
     commands_delivery,
     commands_jobs,
     commands_life,
+    commands_scale,
     console,
 )
 from ops.bootstrap import BootstrapError
@@ -35,6 +36,7 @@ for group in (
     commands_delivery,
     commands_access,
     commands_jobs,
+    commands_scale,
     commands_checks,
     commands_bench,
 ):

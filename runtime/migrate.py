@@ -16,7 +16,7 @@ from psycopg2 import sql
 
 DATABASE_SECONDS = 300
 # What the load metric reads.
-READ_TABLES = ("task_instance", "dag_run", "dag", "job")
+READ_TABLES = ("task_instance", "dag_run", "dag", "job", "serialized_dag", "slot_pool")
 
 
 def main() -> None:

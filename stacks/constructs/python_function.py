@@ -34,7 +34,7 @@ NETWORK_INTERFACES = [
 
 
 class PythonFunction(Construct):
-    """`function`, with a log group of its own. `entry` is a function of `lambdas/{name}/handler.py`."""
+    """`function`, and `log_group`, its own. `entry` is a function of `lambdas/{name}/handler.py`."""
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class PythonFunction(Construct):
         **function_props: Any,
     ) -> None:
         super().__init__(scope, construct_id)
+        self.log_group = log_group(self, "Logs", retention_days=LOG_RETENTION_DAYS)
         with tempfile.TemporaryDirectory(prefix=f"updraft-{name}-") as package:
             stage_package(Path(package), name, files or {})
             code = lambda_.Code.from_asset(package)
@@ -59,7 +60,6 @@ class PythonFunction(Construct):
     def _build_function(
         self, code: lambda_.Code, *, name: str, entry: str, timeout: cdk.Duration, **function_props: Any
     ) -> lambda_.Function:
-        logs = log_group(self, "Logs", retention_days=LOG_RETENTION_DAYS)
         function = lambda_.Function(
             self,
             "Function",
@@ -68,8 +68,8 @@ class PythonFunction(Construct):
             handler=f"lambdas.{name}.handler.{entry}",
             code=code,
             timeout=timeout,
-            log_group=logs,
-            role=self._build_role(logs, in_vpc="vpc" in function_props),
+            log_group=self.log_group,
+            role=self._build_role(self.log_group, in_vpc="vpc" in function_props),
             **function_props,
         )
         waive(function, "3.13 is the newest Python that the tests run on", "AwsSolutions-L1")
