@@ -1,15 +1,22 @@
-"""`doctor`: what an operator asks of a running environment."""
+"""`doctor`, `cost`: what an operator asks of a running environment."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from ops.console import Environment, Json, OperatorError, show
+from ops.console import Environment, Json, OperatorError, show, step
+
+HOURS_PER_WEEK = 168.0
+DEFAULT_TASK_HOURS = 200.0
+DEFAULT_AWAKE_HOURS_PER_WEEK = 50.0
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(doctor)
+    app.command()(cost)
 
 
 def doctor(environment: Environment = "local", as_json: Json = False) -> None:
@@ -26,3 +33,33 @@ def doctor(environment: Environment = "local", as_json: Json = False) -> None:
     found = [outcome.check.id for outcome in outcomes if outcome.state == "found"]
     if found:
         raise OperatorError(f"found something wrong: {', '.join(found)}")
+
+
+def cost(
+    environment: Environment = "dev",
+    load: Annotated[
+        float, typer.Option("--load", min=0, help="How many hours all tasks of a month run, taken together.")
+    ] = DEFAULT_TASK_HOURS,
+    awake: Annotated[
+        float,
+        typer.Option(
+            "--awake", min=0, max=HOURS_PER_WEEK, help="Hours a week awake, for the columns with sleep."
+        ),
+    ] = DEFAULT_AWAKE_HOURS_PER_WEEK,
+    as_json: Json = False,
+) -> None:
+    """Estimate what an environment costs a month on AWS, line by line, beside MWAA. Nothing is called on AWS."""
+    from ops import cdk
+    from ops.cost import report
+    from ops.cost.estimate import read_templates
+    from ops.cost.model import Environment as Stacks
+    from ops.target import target_of
+
+    target = target_of(environment)
+    with step("synthesizing the stacks"):
+        assembly = cdk.synth(target)
+    stacks = Stacks.of(read_templates(assembly))
+    document = {"environment": environment} | report.estimate(
+        stacks, task_hours=load, awake_hours_per_week=awake
+    )
+    show(document, as_json, report.readable(document))
