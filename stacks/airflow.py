@@ -12,13 +12,14 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_servicediscovery as servicediscovery
 from constructs import Construct
 
-from stacks.config import EnvironmentConfig, FargateSize, Service
+from stacks.config import EnvironmentConfig
 from stacks.constructs import airflow_environment
 from stacks.constructs.airflow_service import AirflowService
 from stacks.constructs.airflow_task import AirflowImage, AirflowTask
 from stacks.constructs.image_context import Image
 from stacks.constructs.migration import Migration
 from stacks.network import NetworkStack
+from stacks.sizes import FargateSize, Service
 from stacks.storage import StorageStack
 
 MIGRATION_SIZE = FargateSize(cpu=512, memory_mib=2048)

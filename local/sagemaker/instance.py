@@ -29,6 +29,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local import images
 from local.paths import LocalPaths
 from local.sagemaker.storage import Logs, Storage
+from local.state_file import write_whole
 
 Record = dict[str, Any]
 POLL_SECONDS = 0.1
@@ -365,9 +366,7 @@ class Instance:
         self._write_status()
 
     def _write_status(self) -> None:
-        partial = self.directory / "status.partial"
-        partial.write_text(json.dumps(self.status))
-        partial.replace(self.directory / "status.json")
+        write_whole(self.directory / "status.json", self.status)
 
 
 def last_value(regex: str, text: str) -> float | None:

@@ -9,10 +9,11 @@ import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_efs as efs
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from stacks.config import EnvironmentConfig, FargateSize
+from stacks.config import EnvironmentConfig
+from stacks.constructs.log_group import log_group
+from stacks.sizes import FargateSize
 
 RELEASES_DIRECTORY = "/mnt/releases"
 ARCHITECTURES = {"arm64": ecs.CpuArchitecture.ARM64, "x86_64": ecs.CpuArchitecture.X86_64}
@@ -51,12 +52,8 @@ class AirflowTask(Construct):
         secrets: Mapping[str, ecs.Secret] | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
-        self.log_group = logs.LogGroup(
-            self,
-            "Logs",
-            log_group_name=f"{config.ssm_prefix}/{name}",
-            retention=logs.RetentionDays[_retention_name(config.log_retention_days)],
-            removal_policy=cdk.RemovalPolicy.DESTROY,
+        self.log_group = log_group(
+            self, "Logs", name=f"{config.ssm_prefix}/{name}", retention_days=config.log_retention_days
         )
         self.definition = self._build_definition(name, size, role, config)
         self.container = self.definition.add_container(
@@ -109,12 +106,3 @@ def _health_check(command: Sequence[str], config: EnvironmentConfig) -> ecs.Heal
         retries=UNHEALTHY_AFTER,
         start_period=cdk.Duration.seconds(START_PERIOD_SECONDS),
     )
-
-
-def _retention_name(days: int) -> str:
-    names = {
-        1: "ONE_DAY", 3: "THREE_DAYS", 5: "FIVE_DAYS", 7: "ONE_WEEK", 14: "TWO_WEEKS", 30: "ONE_MONTH",
-        60: "TWO_MONTHS", 90: "THREE_MONTHS", 120: "FOUR_MONTHS", 150: "FIVE_MONTHS", 180: "SIX_MONTHS",
-        365: "ONE_YEAR", 400: "THIRTEEN_MONTHS", 545: "EIGHTEEN_MONTHS", 731: "TWO_YEARS",
-    }  # fmt: skip
-    return names[days]

@@ -13,7 +13,15 @@ WORKER_LOGS, TRIGGERER_LOGS = 8793, 8794
 class SecurityGroups(Construct):
     """One group for each kind of listener, one rule for each arrow; outbound only HTTPS and these arrows."""
 
-    def __init__(self, scope: Construct, construct_id: str, *, vpc: ec2.IVpc) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        vpc: ec2.IVpc,
+        bastion_is_nat: bool,
+        worker_hosts: bool,
+    ) -> None:
         super().__init__(scope, construct_id)
         self._vpc = vpc
         self.webserver = self._group("Webserver", "the webserver")
@@ -25,7 +33,18 @@ class SecurityGroups(Construct):
         self.database = self._group("Database", "the metadata database", calls_out=False)
         self.broker = self._group("Broker", "the Celery broker", calls_out=False)
         self.releases = self._group("Releases", "the shared directory of DAG bundles", calls_out=False)
+        self.worker_hosts = (
+            self._group("WorkerHosts", "the instances that workers run on") if worker_hosts else None
+        )
         self._add_arrows()
+        if bastion_is_nat:
+            self._let_out_through_bastion()
+
+    def _let_out_through_bastion(self) -> None:
+        """What the groups may send to AWS passes the bastion's own network interface first."""
+        sources = [self.webserver, self.airflow, self.mlflow, self.load_metric, self.jobs, self.worker_hosts]
+        for source in filter(None, sources):
+            self.bastion.add_ingress_rule(source, ec2.Port.tcp(HTTPS), "on the way out")
 
     def _group(self, name: str, of: str, *, calls_out: bool = True) -> ec2.SecurityGroup:
         group = ec2.SecurityGroup(self, name, vpc=self._vpc, description=f"Of {of}", allow_all_outbound=False)
