@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import boto3
-import pg8000.native  # type: ignore[import-untyped]
 
 from lambdas.load_metric.logic import Load, Queue, metric_data, missing_workers
+from lambdas.shared.database import Database, read_only
 
 SAMPLE_SECONDS = 10
 # The last sample starts early enough to end before the next minute's invocation.
@@ -37,7 +35,7 @@ class Settings:
     project: str
     environment: str
     cluster: str
-    database: dict[str, str]
+    database: Database
     queues: list[Queue]
     network: dict[str, Any]
 
@@ -49,10 +47,7 @@ class Settings:
             project=value["UPDRAFT_PROJECT"],
             environment=value["UPDRAFT_ENVIRONMENT"],
             cluster=value["UPDRAFT_CLUSTER"],
-            database={
-                part: value[f"UPDRAFT_DATABASE_{part}"]
-                for part in ("HOST", "PORT", "NAME", "USER", "CA_BUNDLE")
-            },
+            database=Database.read(),
             queues=[Queue(**queue) for queue in json.loads(value["UPDRAFT_QUEUES"])],
             network={
                 "awsvpcConfiguration": {
@@ -84,26 +79,9 @@ def handler(_event: dict[str, Any], context: Any) -> dict[str, Any]:
 @contextmanager
 def locked_database(settings: Settings, rds: Any) -> Iterator[Any]:
     """A read-only connection by an IAM token over verified TLS; None when another invocation holds the lock."""
-    place = settings.database
-    token = rds.generate_db_auth_token(
-        DBHostname=place["HOST"], Port=int(place["PORT"]), DBUsername=place["USER"]
-    )
-    package = Path(os.environ.get("LAMBDA_TASK_ROOT", Path(__file__).parents[2]))
-    connection = pg8000.native.Connection(
-        place["USER"],
-        host=place["HOST"],
-        port=int(place["PORT"]),
-        database=place["NAME"],
-        password=token,
-        ssl_context=ssl.create_default_context(cafile=str(package / place["CA_BUNDLE"])),
-        timeout=10,
-    )
-    try:
-        connection.run("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+    with read_only(settings.database, rds) as connection:
         [[locked]] = connection.run("SELECT pg_try_advisory_lock(:number)", number=ADVISORY_LOCK)
         yield connection if locked else None
-    finally:
-        connection.close()
 
 
 def sample(settings: Settings, clients: dict[str, Any], database: Any) -> int:

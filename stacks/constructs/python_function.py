@@ -62,6 +62,12 @@ def stage_package(name: str, files: Mapping[str, Path]) -> Path:
     shutil.copytree(
         source, package / "lambdas" / name, ignore=shutil.ignore_patterns("__pycache__", "requirements.*")
     )
+    # Modules that more than one function needs; a function takes the packages they want from its own lock.
+    shutil.copytree(
+        ROOT / "lambdas" / "shared",
+        package / "lambdas" / "shared",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     for target, path in files.items():
         shutil.copyfile(path, package / target)
     return package

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from lambdas.load_metric import handler
 from lambdas.load_metric.logic import Load, Queue, metric_data, missing_workers, wanted_workers
+from lambdas.shared.database import Database
 
 QUEUE = Queue(
     "default", "updraft-test-worker-default", "airflow", slots=8, min=1, max=4, capacity_provider="FARGATE"
 )
-SETTINGS = handler.Settings("updraft", "test", "updraft-test", {}, [QUEUE], {"awsvpcConfiguration": {}})
+DATABASE = Database("localhost", 5432, "airflow", "load_metric", "ca.pem")
+SETTINGS = handler.Settings("updraft", "test", "updraft-test", DATABASE, [QUEUE], {"awsvpcConfiguration": {}})
 counts = st.integers(min_value=0, max_value=10_000)
 
 
