@@ -210,6 +210,14 @@ class EnvironmentConfig(Section):
         return self.account == EMULATED_ACCOUNT
 
     @property
+    def bastion_is_nat(self) -> bool:
+        return self.network.existing is None and self.network.nat == "instance"
+
+    @property
+    def has_worker_hosts(self) -> bool:
+        return any(worker.capacity == "EC2" for worker in self.workers.values())
+
+    @property
     def zones(self) -> list[str]:
         if self.network.existing is not None:
             return self.network.existing.availability_zones
@@ -254,6 +262,8 @@ class EnvironmentConfig(Section):
         if "default" not in self.workers:
             yield f"workers: no queue 'default', came: {', '.join(self.workers)}"
         for queue, worker in self.workers.items():
+            if worker.capacity == "EC2" and self.network.nat == "none":
+                yield f'workers.{queue}.capacity: instances have no way out with network.nat = "none"'
             # Graviton families carry a g after their generation.
             if worker.instance_type is not None:
                 arm = re.match(r"^[a-z]+\d+g", worker.instance_type) is not None

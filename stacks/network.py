@@ -25,20 +25,15 @@ class NetworkStack(cdk.Stack):
         super().__init__(scope, construct_id, **kwargs)
         existing = config.network.existing
         self.vpc = self._import_vpc(existing) if existing else self._build_vpc(config)
-        is_nat = existing is None and config.network.nat == "instance"
-        on_ec2 = any(worker.capacity == "EC2" for worker in config.workers.values())
-        self.groups = SecurityGroups(
-            self, "SecurityGroups", vpc=self.vpc, bastion_is_nat=is_nat, worker_hosts=on_ec2
-        )
+        self.groups = SecurityGroups(self, "SecurityGroups", vpc=self.vpc, config=config)
         self.bastion = Bastion(
             self,
             "Bastion",
             vpc=self.vpc,
             security_group=self.groups.bastion,
             config=config,
-            is_nat=is_nat,
         )
-        if is_nat:
+        if config.bastion_is_nat:
             self._route_through_bastion()
         cdk.CfnOutput(self, "VpcId", value=self.vpc.vpc_id)
         cdk.CfnOutput(self, "BastionInstanceId", value=self.bastion.instance.instance_id)
@@ -69,6 +64,8 @@ class NetworkStack(cdk.Stack):
         return not self.vpc.private_subnets
 
     def _import_vpc(self, existing: ExistingNetwork) -> ec2.IVpc:
+        # Nothing here needs the route tables of somebody else's subnets.
+        cdk.Annotations.of(self).acknowledge_warning("@aws-cdk/aws-ec2:noSubnetRouteTableId")
         return ec2.Vpc.from_vpc_attributes(
             self,
             "Vpc",

@@ -66,7 +66,7 @@ service iptables save
 class Bastion(Construct):
     """One small instance, reached by Session Manager only; `instance` and its `role`.
 
-    With `is_nat` it stands in a public subnet with an address of its own and forwards for the private subnets.
+    Where it is the NAT instance as well, it stands in a public subnet with an address of its own and forwards for the private subnets.
     """
 
     def __init__(
@@ -77,12 +77,11 @@ class Bastion(Construct):
         vpc: ec2.IVpc,
         security_group: ec2.ISecurityGroup,
         config: EnvironmentConfig,
-        is_nat: bool,
     ) -> None:
         super().__init__(scope, construct_id)
         region = cdk.Stack.of(self).region
         user_data = ec2.UserData.for_linux()
-        if is_nat:
+        if config.bastion_is_nat:
             user_data.add_commands(NAT_USER_DATA)
         user_data.add_commands(
             USER_DATA.format(ssm_prefix=config.ssm_prefix, region=region, releases="/mnt/releases")
@@ -93,14 +92,14 @@ class Bastion(Construct):
             assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
             managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name("AmazonSSMManagedInstanceCore")],
         )
-        in_public = is_nat or not vpc.private_subnets
+        in_public = config.bastion_is_nat or not vpc.private_subnets
         self.instance = ec2.Instance(
             self,
             "Instance",
             vpc=vpc,
             vpc_subnets=ec2.SubnetSelection(subnets=vpc.public_subnets if in_public else vpc.private_subnets),
             associate_public_ip_address=True if in_public else None,
-            source_dest_check=False if is_nat else None,
+            source_dest_check=False if config.bastion_is_nat else None,
             instance_type=ec2.InstanceType(config.network.bastion_instance_type),
             machine_image=_image(config),
             role=self.role,

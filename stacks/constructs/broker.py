@@ -45,6 +45,7 @@ class Broker(Construct):
     def _build_valkey(
         self, config: EnvironmentConfig, network: NetworkStack, password: secretsmanager.ISecret
     ) -> elasticache.CfnReplicationGroup:
+        assert network.groups.broker is not None, "made with this kind"
         subnets = elasticache.CfnSubnetGroup(
             self,
             "Subnets",
