@@ -24,10 +24,12 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Push the DAG bundle through CodeDeploy and wait until it is served."""
-    from ops import delivery
+    from ops import delivery, sleeping
     from ops.target import target_of
 
-    result = delivery.push(target_of(environment), dags)
+    target = target_of(environment)
+    sleeping.ensure_awake(target)
+    result = delivery.push(target, dags)
     show(result, as_json, f"Version {result['version']} is live: {', '.join(result['dag_ids'])}.")
 
 

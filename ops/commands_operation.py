@@ -1,4 +1,4 @@
-"""`doctor`, `cost`: what an operator asks of a running environment."""
+"""`doctor`, `cost`, `sleep`, `wake`: what an operator asks of a running environment."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(doctor)
     app.command()(cost)
+    app.command()(sleep)
+    app.command()(wake)
 
 
 def doctor(environment: Environment = "local", as_json: Json = False) -> None:
@@ -63,3 +65,29 @@ def cost(
         stacks, task_hours=load, awake_hours_per_week=awake
     )
     show(document, as_json, report.readable(document))
+
+
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Ask for it and return; it goes on by itself.")]
+
+
+def sleep(environment: Environment = "local", no_wait: NoWait = False, as_json: Json = False) -> None:
+    """Put an environment to sleep: services to zero, the database stopped. A living training is waited for."""
+    from ops import sleeping
+    from ops.target import target_of
+
+    result = sleeping.ask(target_of(environment), "sleep", wait=not no_wait)
+    show(result, as_json, _told(result))
+
+
+def wake(environment: Environment = "local", no_wait: NoWait = False, as_json: Json = False) -> None:
+    """Wake an environment: the database first, then the services, until all of them are healthy."""
+    from ops import sleeping
+    from ops.target import target_of
+
+    result = sleeping.ask(target_of(environment), "wake", wait=not no_wait)
+    show(result, as_json, _told(result))
+
+
+def _told(result: dict[str, object]) -> str:
+    waits = f"; it waits: {result['waits_for']}" if result["waits_for"] else ""
+    return f"{result['environment']} is {result['state']}{waits} ({result['seconds']} s)"

@@ -59,6 +59,8 @@ def test_every_command_has_a_line_of_help() -> None:
         "logs",
         "doctor",
         "cost",
+        "sleep",
+        "wake",
         "test",
     ):
         assert f" {command} " in ran.stdout

@@ -12,7 +12,7 @@ import pytest
 from ops.doctor import report
 from ops.doctor.account import Account
 from ops.doctor.check import Outcome, run_checks
-from stacks.config import load_environment
+from stacks.config import parse_environment
 from tests.ops.doctor import world
 
 World = world.World
@@ -24,10 +24,7 @@ def examine(given: Any) -> dict[str, Outcome]:
 
 
 def on_sqs(given: Any) -> None:
-    config = load_environment("dev").model_dump()
-    config["broker"]["kind"] = "sqs"
-    config["services"]["flower"] = None
-    given.config = type(given.config).model_validate(config)
+    given.config = parse_environment("dev", world.SQS)
     for container in given.containers.values():
         container["environment"][0]["value"] = "sqs"
 

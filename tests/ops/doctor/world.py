@@ -11,13 +11,24 @@ from typing import Any
 
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from stacks.config import EnvironmentConfig, load_environment
+from stacks.config import EnvironmentConfig, parse_environment
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=3)
 VERSION = "0123456789abcdef"
 SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:jwt-AbCdEf"
 JWT = {"name": "AIRFLOW__API_AUTH__JWT_SECRET", "valueFrom": f"{SECRET}:::"}
+SQS = {
+    "database": {
+        "instance_class": "db.t4g.micro",
+        "ca_bundle": "docker/certificates/rds-global-bundle.pem",
+    },
+    "broker": {"kind": "sqs"},
+    "network": {"nat": "instance"},
+    "services": {},
+    "workers": {"default": {"cpu": 1024, "memory_mib": 4096, "concurrency": 8, "min": 0, "max": 5}},
+}
+REDIS = SQS | {"broker": {"kind": "redis"}}
 OUTPUTS = {
     "ClusterName": "updraft-dev",
     "DatabaseIdentifier": "updraft-dev-metadata",
@@ -76,7 +87,7 @@ def task(name: str, address: str) -> dict[str, Any]:
 class World:
     """Everything the account would answer; `broken` names services that give no answer at all."""
 
-    config: EnvironmentConfig = field(default_factory=lambda: load_environment("dev"))
+    config: EnvironmentConfig = field(default_factory=lambda: parse_environment("dev", REDIS))
     broken: set[str] = field(default_factory=set)
     services: list[dict[str, Any]] = field(
         default_factory=lambda: [service("webserver", "sg-web"), service("scheduler", "sg-airflow")]
