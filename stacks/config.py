@@ -195,6 +195,10 @@ class Services(Section):
     dag_processor: Service = Service(cpu=512, memory_mib=1024)
     triggerer: Service = Service(cpu=256, memory_mib=1024)
     control_plane: FargateSize | None = None
+    capacity: Literal["FARGATE", "FARGATE_SPOT"] = Field(
+        default="FARGATE",
+        description="On spot, every service may be away for minutes; running tasks outlast that",
+    )
     flower: Service | None = None
 
 

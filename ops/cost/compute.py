@@ -41,14 +41,16 @@ def service(resource: Resource, environment: Environment, _: Usage) -> Iterator[
 
 
 def worker(resource: Resource, queue: dict[str, Any], usage: Usage) -> Iterator[LineItem]:
-    """The workers of a queue, for the month's tasks; nothing while there are none."""
-    capacity = queue["capacity_provider"]
-    if capacity not in ("FARGATE", "FARGATE_SPOT"):
+    """The workers of a queue on Fargate, for the month's tasks; nothing while there are none."""
+    if "FARGATE" not in resource.properties.get("RequiresCompatibilities", ["FARGATE"]):
         return
+    spot = queue.get("spot_percent", 100 if queue.get("capacity_provider") == "FARGATE_SPOT" else 0) / 100
     hours = usage.task_hours * usage.slot_hours_per_task_hour / queue["slots"]
-    each = fargate_usd_per_hour(resource, capacity)
+    each = spot * fargate_usd_per_hour(resource, "FARGATE_SPOT") + (1 - spot) * fargate_usd_per_hour(
+        resource, "FARGATE"
+    )
     yield resource.item(
-        f"workers of {queue['queue']}: {hours:.0f} h, {capacity.lower().replace('_', ' ')}",
+        f"workers of {queue['queue']}: {hours:.0f} h, {spot:.0%} spot",
         hourly_usd=queue["min"] * each,
         load_usd=max(0.0, hours - queue["min"] * usage.awake_hours) * each,
     )

@@ -122,7 +122,7 @@ def line_items(environment: Environment, usage: Usage) -> list[LineItem]:
         if resource.type in PRICED
         for item in PRICED[resource.type](resource, environment, usage)
     ]
-    return [*items, *_workers(environment, usage), _images(usage)]
+    return [*items, *_workers(environment, usage), *managed.airflow_metrics(environment), _images(usage)]
 
 
 def _workers(environment: Environment, usage: Usage) -> Iterator[LineItem]:

@@ -13,8 +13,9 @@ from ops.prices import price
 SECONDS_PER_INVOCATION = {"lambdas.load_metric.handler.handler": 50.0}
 FEW_SECONDS = 5.0
 LOAD_METRIC = "lambdas.load_metric.handler.handler"
-METRICS_PER_QUEUE = 4
-SAMPLES_PER_MINUTE = 6
+METRICS_PER_QUEUE = 7
+CALLS_PER_HOUR = 60
+ALLOWED_METRICS = "AIRFLOW__METRICS__METRICS_ALLOW_LIST"
 UNITS = {"minute": 60.0, "minutes": 60.0, "hour": 3600.0, "hours": 3600.0, "day": 86_400.0, "days": 86_400.0}
 
 
@@ -115,8 +116,24 @@ def _metrics(resource: Resource, environment: Environment, _usage: Usage) -> Ite
         f"{queues * METRICS_PER_QUEUE} custom metrics",
         hourly_usd=queues * METRICS_PER_QUEUE * price("usd_per_month", "custom_metric") / HOURS_PER_MONTH,
     )
-    calls = SAMPLES_PER_MINUTE * 60 * queues
-    yield resource.item("PutMetricData", hourly_usd=calls * price("usd_per_million", "put_metric_data") / 1e6)
+    yield resource.item(
+        "PutMetricData", hourly_usd=CALLS_PER_HOUR * price("usd_per_million", "put_metric_data") / 1e6
+    )
+
+
+def airflow_metrics(environment: Environment) -> Iterator[LineItem]:
+    """Airflow's own metrics, which containers write into their logs: each name bills while it is written."""
+    names = {
+        name
+        for resource in environment.of_type("AWS::ECS::TaskDefinition")
+        for container in resource.properties["ContainerDefinitions"]
+        for item in container.get("Environment", [])
+        if item["Name"] == ALLOWED_METRICS
+        for name in item["Value"].split(",")
+    }
+    if names:
+        each = price("usd_per_month", "custom_metric") / HOURS_PER_MONTH
+        yield LineItem(f"{len(names)} metrics of Airflow", "", "", hourly_usd=len(names) * each)
 
 
 def _invocations_per_hour(resource: Resource, environment: Environment) -> Iterator[float]:

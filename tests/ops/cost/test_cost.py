@@ -38,6 +38,7 @@ def fargate(**properties: Any) -> Environment:
             Cpu="1024",
             Memory="4096",
             RuntimePlatform={"CpuArchitecture": "ARM64"},
+            ContainerDefinitions=[],
         ),
         Service=resource(
             "AWS::ECS::Service", ServiceName="webserver", TaskDefinition={"Ref": "Task"}, **properties
@@ -150,6 +151,7 @@ def load_metric(queues: list[Template]) -> Environment:
             Cpu="1024",
             Memory="4096",
             RuntimePlatform={"CpuArchitecture": "ARM64"},
+            ContainerDefinitions=[],
         ),
         Load=resource(
             "AWS::Lambda::Function",
@@ -166,7 +168,7 @@ def load_metric(queues: list[Template]) -> Environment:
     )
 
 
-QUEUE = {"queue": "default", "slots": 8, "min": 0, "capacity_provider": "FARGATE_SPOT"}
+QUEUE = {"queue": "default", "slots": 8, "min": 0, "spot_percent": 100}
 
 
 def test_workers_are_paid_for_what_the_tasks_need() -> None:
@@ -177,8 +179,17 @@ def test_workers_are_paid_for_what_the_tasks_need() -> None:
         800 * 2.5 / 8 * (0.00971 + 4 * 0.00107)
     )
     function = 730 * 60 * (0.25 * 50 * 0.0000133334 + 0.2e-6)
-    metrics = 4 * 0.30 + 730 * 360 * 10e-6
+    metrics = 7 * 0.30 + 730 * 60 * 10e-6
     assert total(environment, idle) == pytest.approx(function + metrics)
+
+
+def test_each_metric_that_airflow_may_write_is_billed() -> None:
+    allowed = {"Name": managed.ALLOWED_METRICS, "Value": "^a,^b,^c"}
+    environment = stack(
+        One=resource("AWS::ECS::TaskDefinition", ContainerDefinitions=[{"Environment": [allowed]}]),
+        Two=resource("AWS::ECS::TaskDefinition", ContainerDefinitions=[{"Environment": [allowed]}, {}]),
+    )
+    assert total(environment) == pytest.approx(3 * 0.30)
 
 
 def test_workers_that_are_kept_cover_the_load_first() -> None:
