@@ -127,6 +127,16 @@ class Account:
         name = self.place.output("delivery", "PointerParameter")
         return str(self.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
 
+    @cached_property
+    def sleep_state(self) -> str:
+        """`awake`, or where it is on the way to sleep or back."""
+        ssm = self.client("ssm")
+        try:
+            answer = ssm.get_parameter(Name=f"{self.config.ssm_prefix}/sleep/state")
+        except ssm.exceptions.ParameterNotFound:
+            return "awake"
+        return str(answer["Parameter"]["Value"])
+
     def metric(
         self,
         namespace: str,

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 from ops.doctor.account import Account
-from ops.doctor.check import Check, Finding, NotApplicableError
+from ops.doctor.check import Check, Finding, NotApplicableError, require_awake
 from stacks.config import ROOT
 
 # AWS refuses a signature that is five minutes off; Airflow's tokens allow far less.
@@ -87,6 +87,7 @@ def disks(account: Account) -> Iterator[Finding]:
 
 def routes(account: Account) -> Iterator[Finding]:
     """No route leads to a NAT that was stopped or deleted."""
+    require_awake(account)
     vpc = account.place.output("network", "VpcId")
     answer = account.client("ec2").describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])
     for table in answer["RouteTables"]:
@@ -116,6 +117,7 @@ def routes(account: Account) -> Iterator[Finding]:
 
 def workers(account: Account) -> Iterator[Finding]:
     """Idle workers leave, and a queue that has work gets workers."""
+    require_awake(account)
     for queue, settings in account.config.workers.items():
         dimensions = {"environment": account.config.environment, "queue": queue}
 

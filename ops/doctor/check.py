@@ -53,6 +53,12 @@ class Outcome:
         }
 
 
+def require_awake(account: Account) -> None:
+    """Raise NotApplicableError while what the check looks at is down on purpose."""
+    if account.sleep_state != "awake":
+        raise NotApplicableError(f"the environment is {account.sleep_state}")
+
+
 def run_checks(checks: Sequence[Check], account: Account) -> list[Outcome]:
     """Run every check, in order."""
     return [_run(check, account) for check in checks]

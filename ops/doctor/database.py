@@ -9,7 +9,7 @@ from typing import Any
 from cryptography import x509
 
 from ops.doctor.account import Account
-from ops.doctor.check import Check, Finding, NotApplicableError
+from ops.doctor.check import Check, Finding, NotApplicableError, require_awake
 from stacks.config import ROOT
 
 CERTIFICATE_WARNING = timedelta(days=30)
@@ -19,6 +19,7 @@ GIB = 2**30
 
 def available(account: Account) -> Iterator[Finding]:
     """The instance takes connections."""
+    require_awake(account)
     state = account.database["DBInstanceStatus"]
     if state == "storage-full":
         yield Finding(

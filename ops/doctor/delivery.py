@@ -9,7 +9,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from ops.doctor.account import Account
-from ops.doctor.check import Check, Finding, NotApplicableError
+from ops.doctor.check import Check, Finding, NotApplicableError, require_awake
 
 LONGEST_DEPLOYMENT = timedelta(minutes=10)
 NOT_FOUND = ("404", "NoSuchKey", "NotFound")
@@ -34,6 +34,7 @@ def pointer(account: Account) -> Iterator[Finding]:
 
 def served(account: Account) -> Iterator[Finding]:
     """The dag-processor serves the version that the pointer names."""
+    require_awake(account)
     if account.pointer == "none":
         raise NotApplicableError("nothing has been pushed yet")
     versions: dict[str, list[str]] = {}
@@ -83,6 +84,7 @@ def deployment(account: Account) -> Iterator[Finding]:
 
 def bastion(account: Account) -> Iterator[Finding]:
     """The instance that delivers runs, and answers to Systems Manager."""
+    require_awake(account)
     instance_id = account.place.output("network", "BastionInstanceId")
     found = account.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"]
     states = [instance["State"]["Name"] for item in found for instance in item["Instances"]]

@@ -10,15 +10,17 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from ops.doctor.account import Account
-from ops.doctor.check import Check, Finding, NotApplicableError
+from ops.doctor.check import Check, Finding, NotApplicableError, require_awake
 
 EXECUTION_API = "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"
+CONTROL_PLANE = "control-plane"
 STARTS_WITHIN = timedelta(minutes=10)
 LONGEST_MIGRATION = timedelta(minutes=60)
 
 
 def running(account: Account) -> Iterator[Finding]:
     """Every service wants at least one task, and has as many as it wants, healthy."""
+    require_awake(account)
     for service in account.services:
         name, wanted = service["serviceName"], service["desiredCount"]
         if wanted == 0:
@@ -52,6 +54,7 @@ def deployed(account: Account) -> Iterator[Finding]:
 
 def execution_api(account: Account) -> Iterator[Finding]:
     """A worker's execution API: its name is registered, leads to the webserver's tasks, and the way is open."""
+    require_awake(account)
     for queue in account.config.workers:
         worker = account.definition(account.worker_family(queue))
         url = _variable(worker["containerDefinitions"][0], EXECUTION_API)
@@ -64,7 +67,9 @@ def execution_api(account: Account) -> Iterator[Finding]:
                 f"deploy again: ./updraft deploy --environment {account.config.environment}",
             )
             continue
-        service = next((item for item in account.services if item["serviceName"] == name), None)
+        # In the merged topology the control plane's one service answers to the webserver's name.
+        names = (name, CONTROL_PLANE)
+        service = next((item for item in account.services if item["serviceName"] in names), None)
         if service is None:
             raise NotApplicableError(f"there is no service {name}")
         yield from _unregistered(account, service, host)
@@ -94,14 +99,11 @@ def _unregistered(account: Account, service: dict[str, Any], host: str) -> Itera
 
 def _closed(account: Account, service: dict[str, Any], port: int) -> Iterator[Finding]:
     groups = service["networkConfiguration"]["awsvpcConfiguration"].get("securityGroups", [])
-    workers = {
-        group
-        for item in account.services
-        if item["serviceName"] == "scheduler"
-        for group in item["networkConfiguration"]["awsvpcConfiguration"].get("securityGroups", [])
-    }
-    if not groups or not workers or workers & set(groups):
-        return
+    name = account.place.output("scaling", "LoadMetricFunctionName")
+    variables = account.client("lambda").get_function_configuration(FunctionName=name)["Environment"][
+        "Variables"
+    ]
+    workers = set(variables["UPDRAFT_SECURITY_GROUP_IDS"].split(","))
     described = account.client("ec2").describe_security_groups(GroupIds=groups)["SecurityGroups"]
     for group in described:
         for rule in group["IpPermissions"]:

@@ -179,6 +179,16 @@ def test_a_mistake_is_found(check_id: str, mistake: Callable[[Any], None], told:
     assert outcome.findings[0].remedy
 
 
+def test_what_sleeps_is_no_finding() -> None:
+    given = World(sleep="asleep", tasks=[], registered=[], bastion_state="stopped")
+    given.database["DBInstanceStatus"] = "stopped"
+    for service in given.services:
+        service["desiredCount"] = 0
+    outcomes = examine(given)
+    assert [name for name, outcome in outcomes.items() if outcome.state == "found"] == []
+    assert outcomes["services"].reason == "the environment is asleep"
+
+
 def test_every_check_has_a_mistake_that_it_finds() -> None:
     assert {check.id for check in report.CHECKS} == {check_id for check_id, _, _ in MISTAKES}
 

@@ -143,6 +143,7 @@ class World:
         }
     )
     visibility_timeout: int = 43_200
+    sleep: str = "awake"
     pointer: str = VERSION
     bundles: set[str] = field(default_factory=lambda: {f"{VERSION}.zip"})
     dags: list[dict[str, Any]] = field(default_factory=lambda: [{"dag_id": "etl", "bundle_version": VERSION}])
@@ -198,6 +199,8 @@ class Client:
     def __init__(self, world: World) -> None:
         self._world = world
 
+    exceptions = SimpleNamespace(ParameterNotFound=KeyError)
+
     def get_paginator(self, operation: str) -> Paginator:
         return Paginator(getattr(self, operation))
 
@@ -239,6 +242,9 @@ class Client:
     def describe_security_groups(self, **_: Any) -> dict[str, Any]:
         return {"SecurityGroups": [{"IpPermissions": self._world.rules}]}
 
+    def get_function_configuration(self, **_: Any) -> dict[str, Any]:
+        return {"Environment": {"Variables": {"UPDRAFT_SECURITY_GROUP_IDS": "sg-airflow"}}}
+
     def describe_log_groups(self, *, logGroupNamePrefix: str) -> dict[str, Any]:
         found = [name for name in self._world.log_groups if name.startswith(logGroupNamePrefix)]
         return {"logGroups": [{"logGroupName": name} for name in found]}
@@ -271,8 +277,8 @@ class Client:
     def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
         return {"Attributes": {"VisibilityTimeout": str(self._world.visibility_timeout)}}
 
-    def get_parameter(self, **_: Any) -> dict[str, Any]:
-        return {"Parameter": {"Value": self._world.pointer}}
+    def get_parameter(self, *, Name: str) -> dict[str, Any]:
+        return {"Parameter": {"Value": self._world.sleep if "sleep" in Name else self._world.pointer}}
 
     def head_object(self, *, Key: str, **_: Any) -> dict[str, Any]:
         if Key not in self._world.bundles:
