@@ -26,7 +26,7 @@ SELECT
   (SELECT count(*) FROM task_instance WHERE state IN ('running', 'restarting')),
   (SELECT count(DISTINCT dag_run.id) FROM dag_run JOIN dag_tag ON dag_tag.dag_id = dag_run.dag_id
     WHERE dag_tag.name = :tag AND dag_run.state IN ('queued', 'running')),
-  (SELECT extract(epoch FROM min(dag.next_dagrun_create_after))::float8 FROM dag
+  (SELECT CAST(extract(epoch FROM min(dag.next_dagrun_create_after)) AS float8) FROM dag
     JOIN dag_tag ON dag_tag.dag_id = dag.dag_id
     WHERE dag_tag.name = :tag AND NOT dag.is_paused AND NOT dag.is_stale)
 """
