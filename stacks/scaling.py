@@ -1,4 +1,5 @@
-"""The load metric: a Lambda that counts waiting and running tasks every few seconds and starts workers."""
+"""The load metric: a Lambda that counts waiting and running tasks every few seconds and starts workers; and the
+dashboard that shows what came of it."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from constructs import Construct
 from stacks.airflow import AirflowStack
 from stacks.config import ROOT, EnvironmentConfig
 from stacks.constructs.airflow_environment import METRICS_DATABASE_USER
+from stacks.constructs.dashboard import Dashboard
 from stacks.constructs.python_function import PythonFunction
 from stacks.constructs.sleep import Sleep
 from stacks.network import NetworkStack
@@ -85,6 +87,7 @@ class ScalingStack(cdk.Stack):
             in_vpc=in_vpc | {"environment": self._database(storage)},
         )
         storage.database.grant_connect(self.sleep.observer, METRICS_DATABASE_USER)
+        Dashboard(self, "Dashboard", config=config, storage=storage)
         cdk.CfnOutput(self, "LoadMetricFunctionName", value=self.function.function_name)
         cdk.CfnOutput(self, "SleepFunctionName", value=self.sleep.function.function_name)
 

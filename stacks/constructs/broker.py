@@ -17,7 +17,7 @@ DELIVERIES_BEFORE_DEAD = 5
 
 
 class Broker(Construct):
-    """With `kind = "redis"`: `host`, `port`, `password`; with `kind = "sqs"`: `queues` by Celery queue name."""
+    """With `kind = "redis"`: `group_id`, `host`, `port`, `password`; with `kind = "sqs"`: `queues` by Celery queue name."""
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class Broker(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self.kind = config.broker.kind
+        self.group_id = ""
         self.host = ""
         self.port = ""
         self.password: secretsmanager.ISecret | None = None
@@ -37,6 +38,7 @@ class Broker(Construct):
         if self.kind == "redis":
             self.password = generate("BrokerPassword", "Password of the Celery broker")
             group = self._build_valkey(config, network, self.password)
+            self.group_id = group.ref
             self.host = group.attr_primary_end_point_address
             self.port = group.attr_primary_end_point_port
         else:
