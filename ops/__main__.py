@@ -16,6 +16,7 @@ from ops import (
     commands_delivery,
     commands_jobs,
     commands_life,
+    commands_operation,
     commands_scale,
     console,
 )
@@ -37,6 +38,7 @@ for group in (
     commands_access,
     commands_jobs,
     commands_scale,
+    commands_operation,
     commands_checks,
     commands_bench,
 ):

@@ -56,6 +56,19 @@ class AirflowApi:
         answer: dict[str, Any] = self._send("GET", "/api/v2/importErrors")
         return list(answer["import_errors"])
 
+    def longest_task(self) -> dict[str, Any] | None:
+        """The ended task instance that took longest, if any has ended."""
+        path = "/api/v2/dags/~/dagRuns/~/taskInstances"
+        answer = self._send(
+            "GET", path, params={"order_by": "-duration", "limit": 1, "state": ["success", "failed"]}
+        )
+        return answer["task_instances"][0] if answer["task_instances"] else None
+
+    def scheduler_heartbeat(self) -> str:
+        """When a scheduler was last alive, in ISO 8601 with its offset."""
+        health: dict[str, Any] = self._send("GET", "/api/v2/monitor/health")
+        return str(health["scheduler"]["latest_scheduler_heartbeat"])
+
     def params(self, dag_id: str) -> list[str]:
         """The names of a DAG's parameters."""
         details: dict[str, Any] = self._send("GET", f"/api/v2/dags/{quote(dag_id)}/details")

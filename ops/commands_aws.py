@@ -45,8 +45,8 @@ def diff(environment: Environment = "local", as_json: Json = False) -> None:
 
 
 def deploy(environment: Environment = "local", as_json: Json = False) -> None:
-    """Deploy an environment. On AWS this makes what you pay for; see the README's section on cost."""
-    from ops import cdk, laptop
+    """Deploy an environment, waking it first. On AWS this makes what you pay for; see docs/cost.md."""
+    from ops import cdk, laptop, sleeping
     from ops.target import target_of
 
     target = target_of(environment)
@@ -56,6 +56,7 @@ def deploy(environment: Environment = "local", as_json: Json = False) -> None:
         return
     with step("synthesizing the stacks"):
         cdk.synth(target)
+    sleeping.ensure_awake_if_deployed(target)
     with step("deploying the stacks"):
         cdk.deploy(target)
     show({"environment": environment, "outputs": target.outputs}, as_json, "Deployed.")

@@ -25,10 +25,11 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Test a folder of DAGs, make it live, and return when every DAG of it is served."""
-    from ops import delivery
+    from ops import delivery, sleeping
     from ops.target import target_of
 
     target = target_of(environment)
+    sleeping.ensure_awake(target)
     if watch:
         if as_json:
             raise OperatorError("--watch never ends, so it has no document for --json; use one of them")

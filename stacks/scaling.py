@@ -19,6 +19,7 @@ from stacks.config import ROOT, EnvironmentConfig
 from stacks.constructs.airflow_environment import METRICS_DATABASE_USER
 from stacks.constructs.dashboard import Dashboard
 from stacks.constructs.python_function import PythonFunction
+from stacks.constructs.sleep import Sleep
 from stacks.network import NetworkStack
 from stacks.storage import DATABASE_NAME, StorageStack
 from stacks.waivers import policy_of, waive
@@ -42,18 +43,21 @@ class ScalingStack(cdk.Stack):
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
+        in_vpc: dict[str, Any] = {
+            "files": {DATABASE_CA: ROOT / config.database.ca_bundle},
+            "vpc": network.vpc,
+            "vpc_subnets": network.service_subnets,
+            "allow_public_subnet": network.assigns_public_ip,
+            "security_groups": [network.groups.load_metric],
+        }
         load_metric = PythonFunction(
             self,
             "LoadMetric",
             name="load_metric",
             entry="handler",
             timeout=cdk.Duration.minutes(1),
-            files={DATABASE_CA: ROOT / config.database.ca_bundle},
             memory_size=MEMORY_MIB,
-            vpc=network.vpc,
-            vpc_subnets=network.service_subnets,
-            allow_public_subnet=network.assigns_public_ip,
-            security_groups=[network.groups.load_metric],
+            **in_vpc,
             environment=self._environment(config, network, storage, airflow),
             retry_attempts=0,
         )
@@ -83,6 +87,17 @@ class ScalingStack(cdk.Stack):
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
             alarm_description="The load metric fails: workers don't follow the load",
         )
+        self.sleep = Sleep(
+            self,
+            "Sleep",
+            config=config,
+            cluster=airflow.cluster.cluster_name,
+            database_arn=storage.database.instance_arn,
+            database_identifier=storage.database.instance_identifier,
+            bastion_instance_id=network.bastion.instance.instance_id,
+            in_vpc=in_vpc | {"environment": self._database(storage)},
+        )
+        storage.database.grant_connect(self.sleep.observer, METRICS_DATABASE_USER)
         Dashboard(self, "Dashboard", config=config, storage=storage)
         waive(
             alarm,
@@ -91,6 +106,17 @@ class ScalingStack(cdk.Stack):
         )
         cdk.CfnOutput(self, "LoadMetricFunctionName", value=self.function.function_name)
         cdk.CfnOutput(self, "LoadMetricLogGroup", value=load_metric.log_group.log_group_name)
+        cdk.CfnOutput(self, "SleepFunctionName", value=self.sleep.function.function_name)
+
+    def _database(self, storage: StorageStack) -> dict[str, str]:
+        """How a function reads the metadata database (lambdas/shared/database.py)."""
+        return {
+            "UPDRAFT_DATABASE_HOST": storage.database.db_instance_endpoint_address,
+            "UPDRAFT_DATABASE_PORT": storage.database.db_instance_endpoint_port,
+            "UPDRAFT_DATABASE_NAME": DATABASE_NAME,
+            "UPDRAFT_DATABASE_USER": METRICS_DATABASE_USER,
+            "UPDRAFT_DATABASE_CA_BUNDLE": DATABASE_CA,
+        }
 
     def _environment(
         self, config: EnvironmentConfig, network: NetworkStack, storage: StorageStack, airflow: AirflowStack
@@ -113,11 +139,7 @@ class ScalingStack(cdk.Stack):
             "UPDRAFT_ENVIRONMENT": config.environment,
             "UPDRAFT_CLUSTER": airflow.cluster.cluster_name,
             "UPDRAFT_SSM_PREFIX": config.ssm_prefix,
-            "UPDRAFT_DATABASE_HOST": storage.database.db_instance_endpoint_address,
-            "UPDRAFT_DATABASE_PORT": storage.database.db_instance_endpoint_port,
-            "UPDRAFT_DATABASE_NAME": DATABASE_NAME,
-            "UPDRAFT_DATABASE_USER": METRICS_DATABASE_USER,
-            "UPDRAFT_DATABASE_CA_BUNDLE": DATABASE_CA,
+            **self._database(storage),
             "UPDRAFT_QUEUES": json.dumps(queues),
             "UPDRAFT_SUBNET_IDS": ",".join(network.service_subnet_ids),
             "UPDRAFT_SECURITY_GROUP_IDS": network.groups.airflow.security_group_id,

@@ -78,6 +78,7 @@ class TrackingStack(cdk.Stack):
             name="mlflow",
             definition=task.definition,
             count=1,
+            capacity=config.services.capacity,
             cluster=airflow.cluster,
             network=network,
             security_groups=[network.groups.mlflow],

@@ -27,6 +27,7 @@ class AirflowService(Construct):
         name: str,
         definition: ecs.TaskDefinition,
         count: int,
+        capacity: str,
         cluster: ecs.ICluster,
         network: NetworkStack,
         security_groups: Sequence[ec2.ISecurityGroup],
@@ -42,6 +43,10 @@ class AirflowService(Construct):
             cluster=cluster,
             task_definition=definition,
             desired_count=count,
+            # The default capacity is left unsaid: a change of the strategy replaces a service's tasks.
+            capacity_provider_strategies=None
+            if capacity == "FARGATE"
+            else [ecs.CapacityProviderStrategy(capacity_provider=capacity, weight=1)],
             min_healthy_percent=100,
             max_healthy_percent=200,
             circuit_breaker=ecs.DeploymentCircuitBreaker(enable=True, rollback=True),

@@ -137,6 +137,7 @@ class ControlPlane(Construct):
             name=name,
             definition=task.definition,
             count=count,
+            capacity=self._config.services.capacity,
             cluster=self._cluster,
             network=self._network,
             security_groups=security_groups,

@@ -42,7 +42,7 @@ def test_local_environment_is_accepted_once_its_authority_exists(monkeypatch: py
         ("cpu = 1024, memory_mib = 4096", "cpu = 1024, memory_mib = 512", "memory_mib: 512 does not go with cpu 1024"),
         ('nat = "instance"', 'nat = "maybe"', "network.nat: input should be 'gateway'"),
         ("log_retention_days = 14", "log_retention_days = 13", "log_retention_days: 13 is not one of"),
-        ('kind = "redis"', 'kind = "sqs"', "services.flower: Flower sees nothing on SQS"),
+        ("[services]\n", "[services]\nflower = { cpu = 256, memory_mib = 512 }\n", "services.flower: Flower sees nothing on SQS"),
         ("[workers]\ndefault", "[workers]\nother", "workers: no queue 'default', came: other"),
         ('region = "us-east-1"', 'region = "mars"', "region: string should match pattern"),
         ("rds-global-bundle.pem", "gone.pem", "database.ca_bundle: docker/certificates/gone.pem does not exist"),

@@ -39,6 +39,8 @@ ON_EC2 = {
 # What can be on or off: the change that turns it on, in an environment that is as small as can be.
 SMALL = changed(
     DEV,
+    topology=None,
+    sleep=None,
     services__={},
     broker__={"kind": "sqs"},
     tracking__={"enabled": False},

@@ -37,6 +37,8 @@ GENERATED = {
     "JwtSecretB8834B39": WORD,
     "SessionKey0FE01E29": WORD | {"PasswordLength": 48},
 }
+# What SQS makes superfluous.
+NOT_IN_DEV = {"FlowerLogin5C2DCCA9", "BrokerPasswordE1C7EB39", "BrokerValkey889C93EA"}
 DATABASE_OWNER = {
     "ExcludeCharacters": "/@\"' %:?#[]{}()\\|^&=+,;<>`~$*!",
     "GenerateStringKey": "password",
@@ -47,7 +49,9 @@ DATABASE_OWNER = {
 
 @pytest.mark.parametrize("environment", ["dev", "prod"])
 def test_stateful_resources_keep_their_logical_ids(environment: str) -> None:
-    for resource_type, wanted in STATEFUL.items():
+    absent = NOT_IN_DEV if environment == "dev" else set()
+    for resource_type, every in STATEFUL.items():
+        wanted = every - absent
         assert {logical_id for logical_id, _ in resources(templates(environment), resource_type)} == wanted
 
 
@@ -61,4 +65,5 @@ def test_secrets_keep_their_logical_ids_and_generators(environment: str) -> None
     # CDK puts a digest of the rules at the end of this id: with other rules it would be another secret.
     assert owner.endswith("39c2ccd07b4ac2f792d6cd34200bf889")
     assert found.pop(owner) == DATABASE_OWNER
-    assert found == GENERATED
+    absent = NOT_IN_DEV if environment == "dev" else set()
+    assert found == {name: rules for name, rules in GENERATED.items() if name not in absent}
