@@ -1,0 +1,196 @@
+"""What the command line makes of a deployment: its events, its failures, an agent that is lost."""
+
+import datetime
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ops import delivery, deployments
+from ops.console import OperatorError
+
+VERSION = "0123456789abcdef"
+OTHER = "fedcba9876543210"
+
+
+def at(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(1_000_000 + seconds, tz=datetime.UTC)
+
+
+def event(name: str, status: str, **diagnostics: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"lifecycleEventName": name, "status": status}
+    if status in ("Succeeded", "Failed"):
+        found |= {"startTime": at(0), "endTime": at(1.5), "diagnostics": diagnostics}
+    return found
+
+
+class BusyError(Exception):
+    pass
+
+
+class CodeDeploy:
+    """Answers with a script of states; the last one stays."""
+
+    def __init__(self, *states: tuple[str, list[dict[str, Any]]]) -> None:
+        self.states = list(states)
+        self.stopped: list[dict[str, Any]] = []
+        self.created: list[dict[str, Any]] = []
+        self.busy = 0
+        self.rollback: dict[str, Any] = {}
+        self.exceptions = SimpleNamespace(DeploymentLimitExceededException=BusyError)
+
+    def create_deployment(self, **asked: Any) -> dict[str, str]:
+        if self.busy:
+            self.busy -= 1
+            raise BusyError("d-OTHER is active")
+        self.created.append(asked)
+        return {"deploymentId": "d-1"}
+
+    def get_deployment(self, *, deploymentId: str) -> dict[str, Any]:
+        if deploymentId == "d-back":
+            revision = {"s3Location": {"key": f"{OTHER}.zip"}}
+            return {"deploymentInfo": {"status": "Succeeded", "revision": revision}}
+        return {"deploymentInfo": {"status": self.states[0][0], "rollbackInfo": self.rollback}}
+
+    def list_deployment_targets(self, **_: str) -> dict[str, list[str]]:
+        return {"targetIds": ["i-1"]}
+
+    def get_deployment_target(self, **_: str) -> dict[str, Any]:
+        _, events = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        return {"deploymentTarget": {"instanceTarget": {"lifecycleEvents": events}}}
+
+    def stop_deployment(self, **asked: Any) -> None:
+        self.stopped.append(asked)
+
+
+class Ssm:
+    def __init__(self) -> None:
+        self.signs: Iterator[str] = iter(())
+
+    def get_parameter(self, *, Name: str) -> dict[str, Any]:
+        assert Name == "/updraft/test/bundle/progress"
+        return {"Parameter": {"Value": next(self.signs, "none")}}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(deployments, "time", clock)
+    return clock
+
+
+def target_of(codedeploy: CodeDeploy, ssm: Ssm | None = None) -> Any:
+    clients = {"codedeploy": codedeploy, "ssm": ssm or Ssm()}
+    return SimpleNamespace(
+        client=clients.__getitem__,
+        config=SimpleNamespace(ssm_prefix="/updraft/test"),
+        output=lambda stack, key: f"{stack}-{key}",
+    )
+
+
+@pytest.mark.usefixtures("clock")
+def test_success_tells_seconds_and_dags_of_each_event() -> None:
+    tail = f"[stdout]release {VERSION} is served: one, two; pruned 0 of 1"
+    codedeploy = CodeDeploy(
+        ("InProgress", [event("Install", "InProgress")]),
+        ("Succeeded", [event("Install", "Succeeded"), event("ValidateService", "Succeeded", logTail=tail)]),
+    )
+    found = deployments.run(target_of(codedeploy), VERSION, description="push by me")
+    assert found.dag_ids == ["one", "two"]
+    assert found.event_seconds == {"Install": 1.5, "ValidateService": 1.5}
+    assert codedeploy.created[0]["revision"]["s3Location"]["key"] == f"{VERSION}.zip"
+
+
+@pytest.mark.usefixtures("clock")
+def test_failure_says_what_the_hook_said_and_where_codedeploy_went_back_to() -> None:
+    tail = (
+        "LifecycleEvent - AfterInstall\n[stdout]staged\n[stderr]verify.py: one.py: SyntaxError\n[stderr]two"
+    )
+    codedeploy = CodeDeploy(("Failed", [event("AfterInstall", "Failed", message="failed", logTail=tail)]))
+    codedeploy.rollback = {"rollbackDeploymentId": "d-back"}
+    with pytest.raises(OperatorError) as caught:
+        deployments.run(target_of(codedeploy), VERSION, description="push by me")
+    assert "AfterInstall: verify.py: one.py: SyntaxError\ntwo" in str(caught.value)
+    assert f"rollback d-back to {OTHER}: succeeded" in str(caught.value)
+
+
+def test_lost_agent_is_noticed_in_about_a_minute_and_stopped(clock: Clock) -> None:
+    codedeploy = CodeDeploy(("InProgress", [event("AfterInstall", "InProgress")]))
+    with pytest.raises(OperatorError, match=r"no sign of life for 6\d s in AfterInstall"):
+        deployments.run(target_of(codedeploy), VERSION, description="push by me")
+    assert clock.now < 70
+    assert codedeploy.stopped == [{"deploymentId": "d-1", "autoRollbackEnabled": True}]
+
+
+def test_slow_hook_that_gives_signs_of_life_is_waited_for(clock: Clock) -> None:
+    codedeploy = CodeDeploy(("InProgress", [event("AfterInstall", "InProgress")]))
+    ssm = Ssm()
+    ssm.signs = (f"d-1 AfterInstall {number}" for number in range(20))
+    with pytest.raises(OperatorError, match="no sign of life"):
+        deployments.run(target_of(codedeploy, ssm), VERSION, description="push by me")
+    assert clock.now > 200
+
+
+def test_signs_of_another_deployment_do_not_count(clock: Clock) -> None:
+    codedeploy = CodeDeploy(("InProgress", [event("AfterInstall", "InProgress")]))
+    ssm = Ssm()
+    ssm.signs = (f"d-2 AfterInstall {number}" for number in range(1000))
+    with pytest.raises(OperatorError, match="no sign of life"):
+        deployments.run(target_of(codedeploy, ssm), VERSION, description="push by me")
+    assert clock.now < 70
+
+
+def test_deployment_of_somebody_else_is_waited_for(clock: Clock) -> None:
+    codedeploy = CodeDeploy(("Succeeded", []))
+    codedeploy.busy = 3
+    assert deployments.run(target_of(codedeploy), VERSION, description="push by me").identifier == "d-1"
+    assert clock.now == 3 * deployments.POLL_SECONDS
+    codedeploy.busy = 10_000
+    with pytest.raises(OperatorError, match="another deployment is still going on"):
+        deployments.run(target_of(codedeploy), VERSION, description="push by me")
+
+
+class History:
+    def __init__(self, *values: str) -> None:
+        self.values = values
+
+    def get_paginator(self, _name: str) -> Any:
+        items = [{"Version": number, "Value": value} for number, value in enumerate(self.values)]
+        return SimpleNamespace(paginate=lambda **_: [{"Parameters": items[::-1]}])
+
+
+@pytest.mark.parametrize(
+    ("values", "live", "earlier"),
+    [
+        (("none",), "none", []),
+        (("none", "a"), "a", []),
+        (("none", "a", "b"), "b", ["a"]),
+        (("none", "a", "b", "c", "b"), "b", ["c", "a"]),
+        (("none", "a", "b", "a", "b", "a"), "a", ["b"]),
+    ],
+)
+def test_what_was_live_before_is_read_from_the_pointer(
+    values: tuple[str, ...], live: str, earlier: list[str]
+) -> None:
+    target: Any = SimpleNamespace(client=lambda _: History(*values), output=lambda *_: "pointer")
+    assert delivery.live_versions(target) == (live, earlier)
+
+
+def test_rollback_without_anything_earlier_is_refused() -> None:
+    target: Any = SimpleNamespace(client=lambda _: History("none", "a"), output=lambda *_: "pointer")
+    with pytest.raises(OperatorError, match="no version was live before a"):
+        delivery.rollback(target, None)
+    with pytest.raises(OperatorError, match="a is live already"):
+        delivery.rollback(target, "a")
