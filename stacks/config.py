@@ -244,7 +244,7 @@ class EnvironmentConfig(Section):
                 yield f"{name}.ca_bundle: {path} does not exist"
         for key in self.tags:
             if key.startswith(("aws:", "updraft:")):
-                yield f"tags: '{key}' is reserved; choose a name without aws: or updraft:"
+                yield f"tags: {key!r} is reserved; choose a name without aws: or updraft:"
         if self.keep_data_on_destroy and self.database.backup_retention_days == 0:
             yield "database.backup_retention_days: 0 keeps no backup; keep_data_on_destroy = true needs at least 1"
 
@@ -325,7 +325,9 @@ def load_environment(name: str, directory: Path = ENVIRONMENTS) -> EnvironmentCo
 def _lines(location: tuple[int | str, ...], mistake: object) -> list[str]:
     """One line for each thing that is wrong at a place: what, what came, what is allowed."""
     assert isinstance(mistake, dict)
-    where = ".".join(str(part) for part in location)
+    where = ".".join(
+        part if isinstance(part, str) and part.isprintable() else repr(part) for part in location
+    )
     if mistake["type"] == "extra_forbidden":
         return [f"{where}: unknown key"]
     if mistake["type"] == "missing":

@@ -1,4 +1,5 @@
-"""The load metric: a Lambda that counts waiting and running tasks every few seconds and starts workers."""
+"""The load metric: a Lambda that counts waiting and running tasks every few seconds and starts workers; and the
+dashboard that shows what came of it."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from constructs import Construct
 from stacks.airflow import AirflowStack
 from stacks.config import ROOT, EnvironmentConfig
 from stacks.constructs.airflow_environment import METRICS_DATABASE_USER
+from stacks.constructs.dashboard import Dashboard
 from stacks.constructs.python_function import PythonFunction
 from stacks.network import NetworkStack
 from stacks.storage import DATABASE_NAME, StorageStack
@@ -82,6 +84,7 @@ class ScalingStack(cdk.Stack):
             "Whom to wake is the account's own: subscribe to the alarm's state change in EventBridge",
             "NIST.800.53.R5-CloudWatchAlarmAction",
         )
+        Dashboard(self, "Dashboard", config=config, storage=storage)
         cdk.CfnOutput(self, "LoadMetricFunctionName", value=self.function.function_name)
 
     def _environment(

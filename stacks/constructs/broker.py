@@ -18,7 +18,7 @@ DELIVERIES_BEFORE_DEAD = 5
 
 
 class Broker(Construct):
-    """With `kind = "redis"`: `host`, `port`, `password`; with `kind = "sqs"`: `queues` by Celery queue name."""
+    """With `kind = "redis"`: `group_id`, `host`, `port`, `password`; with `kind = "sqs"`: `queues` by Celery queue name."""
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class Broker(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self.kind = config.broker.kind
+        self.group_id = ""
         self.host = ""
         self.port = ""
         self.password: secretsmanager.ISecret | None = None
@@ -38,6 +39,7 @@ class Broker(Construct):
         if self.kind == "redis":
             self.password = generate("BrokerPassword", "Password of the Celery broker")
             group = self._build_valkey(config, network, self.password)
+            self.group_id = group.ref
             self.host = group.attr_primary_end_point_address
             self.port = group.attr_primary_end_point_port
         else:
@@ -71,7 +73,8 @@ class Broker(Construct):
             auth_token=password.secret_value.unsafe_unwrap(),
         )
         waive(group, "Only named security groups reach it, whatever the port", "AwsSolutions-AEC5")
-        waive(group, "One node: the scheduler queues again what a lost broker held", "AwsSolutions-AEC4")
+        if not config.broker.multi_az:
+            waive(group, "The environment's file chooses one node, for its cost", "AwsSolutions-AEC4")
         waive(
             group,
             "A queue that came back from a backup would run finished tasks again",

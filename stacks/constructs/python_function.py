@@ -17,7 +17,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk.aws_logs import ILogGroup
 from constructs import Construct
 
-from stacks.config import ROOT
+from stacks.config import ROOT, ConfigError
 from stacks.constructs.log_group import log_group
 from stacks.waivers import waive
 
@@ -48,28 +48,38 @@ class PythonFunction(Construct):
         **function_props: Any,
     ) -> None:
         super().__init__(scope, construct_id)
+        with tempfile.TemporaryDirectory(prefix=f"updraft-{name}-") as package:
+            stage_package(Path(package), name, files or {})
+            code = lambda_.Code.from_asset(package)
+            # Copied into the cloud assembly when the function binds it.
+            self.function = self._function(code, name=name, entry=entry, timeout=timeout, **function_props)
+
+    def _function(
+        self, code: lambda_.Code, *, name: str, entry: str, timeout: cdk.Duration, **function_props: Any
+    ) -> lambda_.Function:
         logs = log_group(self, "Logs", retention_days=LOG_RETENTION_DAYS)
-        self.function = lambda_.Function(
+        function = lambda_.Function(
             self,
             "Function",
             runtime=lambda_.Runtime.PYTHON_3_13,
             architecture=lambda_.Architecture.ARM_64,
             handler=f"lambdas.{name}.handler.{entry}",
-            code=lambda_.Code.from_asset(str(stage_package(name, files or {}))),
+            code=code,
             timeout=timeout,
             log_group=logs,
             role=self._build_role(logs, in_vpc="vpc" in function_props),
             **function_props,
         )
-        waive(self.function, "3.13 is the newest Python that the tests run on", "AwsSolutions-L1")
+        waive(function, "3.13 is the newest Python that the tests run on", "AwsSolutions-L1")
         waive(
-            self.function,
+            function,
             "Invoked by a schedule or a deployment that sees its failures; at most one works, by a lock in the "
             "database; outside the VPC where it calls AWS's APIs alone",
             "NIST.800.53.R5-LambdaConcurrency",
             "NIST.800.53.R5-LambdaDLQ",
             *([] if "vpc" in function_props else ["NIST.800.53.R5-LambdaInsideVPC"]),
         )
+        return function
 
     def _build_role(self, logs: ILogGroup, *, in_vpc: bool) -> iam.Role:
         """AWS's own policies for this would also let it write every log group of the account."""
@@ -80,9 +90,8 @@ class PythonFunction(Construct):
         return role
 
 
-def stage_package(name: str, files: Mapping[str, Path]) -> Path:
-    """Copy a Lambda's sources, its installed packages and extra files (by name in the package) to a fresh folder."""
-    package = Path(tempfile.mkdtemp(prefix=f"updraft-{name}-"))
+def stage_package(package: Path, name: str, files: Mapping[str, Path]) -> None:
+    """Copy a Lambda's sources, its installed packages and extra files (by name in the package) to an empty folder."""
     source = ROOT / "lambdas" / name
     lock = source / "requirements.txt"
     if lock.is_file():
@@ -92,7 +101,6 @@ def stage_package(name: str, files: Mapping[str, Path]) -> Path:
     )
     for target, path in files.items():
         shutil.copyfile(path, package / target)
-    return package
 
 
 def _installed(lock: Path) -> Path:
@@ -113,7 +121,16 @@ def _installed(lock: Path) -> Path:
             str(lock),
         ]
         # The assembly's location goes to standard output: nothing else may.
-        subprocess.run([*_installer(), *arguments], check=True, stdout=sys.stderr)
+        ran = subprocess.run(
+            [*_installer(), *arguments], stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False
+        )
+        if ran.returncode != 0:
+            shutil.rmtree(partial)
+            reason = " ".join(ran.stderr.split()) or f"exit code {ran.returncode}"
+            raise ConfigError(
+                f"the packages of {lock.relative_to(ROOT)} could not be installed: {reason}. "
+                "They are installed once and need the package index that pip is set to; run the same command again."
+            )
         for cache in partial.rglob("__pycache__"):
             shutil.rmtree(cache)
         partial.rename(target)

@@ -21,7 +21,7 @@ class Mlflow:
     def call(self, method: str, path: str, **arguments: Any) -> Any:
         answer = requests.request(method, self._url + path, auth=self._login, timeout=30, **arguments)
         assert answer.status_code == 200, answer.text
-        return answer.json()
+        return answer.json() if answer.content else None
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Any
 
 import pytest
+
+from tests.stacks import assemblies
+from tests.stacks.assemblies import Template
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENTS = ("dev", "prod")
@@ -20,41 +20,11 @@ ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "PYTHONPATH": str(ROOT),
 }
-STATEFUL = {
-    "AWS::RDS::DBInstance": {"MetadataDb834921EB"},
-    "AWS::EFS::FileSystem": {"ReleasesE6BA3EBF"},
-    "AWS::S3::Bucket": {"LogsBucket5C52C3D2", "BundlesBucketB9647150", "DataBucketE6B0FAA8"},
-}
 pytestmark = pytest.mark.synth
-Template = dict[str, Any]
-
-
-@cache
-def templates(environment: str) -> dict[str, Template]:
-    """The environment's templates by the stack's short name."""
-    out = Path(mkdtemp(prefix="updraft-synth-"))
-    context = json.loads((ROOT / "cdk.json").read_text())["context"] | {"environment": environment}
-    ran = subprocess.run(
-        [sys.executable, "app.py"],
-        cwd=ROOT,
-        env=ENVIRONMENT | {"CDK_OUTDIR": str(out), "CDK_CONTEXT_JSON": json.dumps(context)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    prefix = f"updraft-{environment}-"
-    return {
-        file.name.removeprefix(prefix).removesuffix(".template.json"): json.loads(file.read_text())
-        for file in out.glob("*.template.json")
-    }
 
 
 def resources(environment: str, resource_type: str) -> Iterator[tuple[str, Template]]:
-    for template in templates(environment).values():
-        for logical_id, resource in template.get("Resources", {}).items():
-            if resource["Type"] == resource_type:
-                yield logical_id, resource
+    return assemblies.resources(assemblies.templates(environment), resource_type)
 
 
 def statements(environment: str) -> Iterator[Template]:
@@ -65,7 +35,7 @@ def statements(environment: str) -> Iterator[Template]:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_stack_is_there_with_its_outputs(environment: str) -> None:
-    found = templates(environment)
+    found = assemblies.templates(environment)
     assert set(found) == {"network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking"}
     outputs = {
         name
@@ -93,18 +63,14 @@ def test_no_policy_allows_a_whole_service(environment: str) -> None:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_no_template_holds_a_password(environment: str) -> None:
-    text = json.dumps(templates(environment))
+    text = json.dumps(assemblies.templates(environment))
     assert not re.search(r'"(MasterUserPassword|AuthToken|Password)": "(?!\{\{resolve)', text)
     for _, definition in resources(environment, "AWS::ECS::TaskDefinition"):
         for container in definition["Properties"]["ContainerDefinitions"]:
             clear = {item["Name"] for item in container["Environment"]}
+            # Where secrets are kept is no secret.
+            clear -= {"AIRFLOW__SECRETS__BACKEND", "AIRFLOW__SECRETS__BACKEND_KWARGS"}
             assert not {name for name in clear if re.search("PASSWORD|SECRET|FERNET|TOKEN", name)}
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_stateful_resources_keep_their_logical_ids(environment: str) -> None:
-    for resource_type, wanted in STATEFUL.items():
-        assert {logical_id for logical_id, _ in resources(environment, resource_type)} == wanted
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -168,7 +134,7 @@ def test_workers_are_tasks_and_not_a_service(environment: str) -> None:
 def test_every_container_is_health_checked_and_stops_within_fargates_limit(environment: str) -> None:
     for _, definition in resources(environment, "AWS::ECS::TaskDefinition"):
         for container in definition["Properties"]["ContainerDefinitions"]:
-            if not definition["Properties"]["Family"].endswith("-migration"):
+            if not definition["Properties"]["Family"].endswith(("-migration", "-maintenance")):
                 assert container["HealthCheck"]["Command"][0] == "CMD"
             assert container.get("StopTimeout", 30) <= 120
 
@@ -183,6 +149,6 @@ def test_wrong_environment_ends_in_plain_words() -> None:
         check=False,
     )
     assert ran.returncode == 2
-    assert ran.stderr.strip() == (
-        "no environment 'nowhere': there are dev, local, prod. Copy one of them to environments/nowhere.toml"
-    )
+    # Users have files of their own beside the shipped ones.
+    assert ran.stderr.startswith("no environment 'nowhere': there are ")
+    assert ran.stderr.strip().endswith("Copy one of them to environments/nowhere.toml")
