@@ -63,8 +63,8 @@ def up(environment: str = "local") -> dict[str, Any]:
         start_account()
         _drop_cut_off_creation(target)
         deploy_seconds = deploy_if_changed(target, environments)
-        for environment in environments:
-            environment.result()
+        for made in environments:
+            made.result()
     _start_workers(target)
     healthy_seconds = wait_until_healthy(target)
     return status(target) | {
