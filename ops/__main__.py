@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from ops import commands_aws, commands_checks, commands_dags, commands_life, console
+from ops import commands_aws, commands_checks, commands_dags, commands_life, commands_security, console
 from ops.bootstrap import BootstrapError
 from ops.console import OperatorError
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (commands_life, commands_aws, commands_dags, commands_checks):
+for group in (commands_life, commands_aws, commands_dags, commands_checks, commands_security):
     group.register(app)
 
 

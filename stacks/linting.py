@@ -19,8 +19,8 @@ IGNORED = {
 def lint(templates: Sequence[Path], region: str) -> list[str]:
     """One line for each finding of cfn-lint; seconds for an environment, so it runs beside the synthesis."""
     ran = subprocess.run(
-        [Path(sys.executable).with_name("cfn-lint"), "--format", "json", "--regions", region]
-        + ["--ignore-checks", *IGNORED, "--", *sorted(templates)],
+        [str(Path(sys.executable).with_name("cfn-lint")), "--format", "json", "--regions", region]
+        + ["--ignore-checks", *IGNORED, "--", *map(str, sorted(templates))],
         capture_output=True,
         text=True,
         check=False,

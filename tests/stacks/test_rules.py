@@ -12,9 +12,10 @@ from benchmarks.mutations.runner import run
 from benchmarks.mutations.runner import values_of as base_values
 from stacks import rules
 from stacks.aws_rules.quotas import max_connections
-from stacks.config import parse_environment
+from stacks.config import ROOT, parse_environment
 from stacks.linting import lint
 from stacks.rules import Violation, Waiver, unwaived
+from stacks.security_doc import render
 from tests.stacks.assemblies import changed, new_app, values_of
 from tests.stacks.test_environments import ON_EC2
 
@@ -67,6 +68,11 @@ def test_every_waiver_stands_at_one_resource_and_gives_a_reason() -> None:
     for waiver in waivers:
         assert waiver.path.count("/") >= 1, f"{waiver} waives a whole stack"
         assert len(waiver.reason.split()) >= 5, f"{waiver} gives no reason"
+
+
+def test_security_page_is_current() -> None:
+    page = render({name: checked(name)[0] for name in ("dev", "prod")})
+    assert page == (ROOT / "docs" / "security.md").read_text(), "run ./updraft security-doc"
 
 
 @pytest.mark.parametrize("name", IN_EVERY_RUN)
