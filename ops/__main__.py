@@ -18,6 +18,7 @@ from ops import (
     commands_life,
     commands_operation,
     commands_scale,
+    commands_security,
     console,
 )
 from ops.bootstrap import BootstrapError
@@ -39,6 +40,7 @@ for group in (
     commands_jobs,
     commands_scale,
     commands_operation,
+    commands_security,
     commands_checks,
     commands_bench,
 ):

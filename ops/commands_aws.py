@@ -18,14 +18,19 @@ def register(app: typer.Typer) -> None:
 
 
 def synth(environment: Environment = "local", as_json: Json = False) -> None:
-    """Check an environment's file and synthesize its stacks."""
+    """Check an environment's file, synthesize its stacks, and hold them against every rule and cfn-lint."""
     from ops import cdk
     from ops.target import target_of
+    from stacks.linting import lint
 
     target = target_of(environment)
     with step("synthesizing the stacks"):
         assembly = cdk.synth(target)
     templates = sorted(path.name for path in assembly.glob("*.template.json"))
+    with step("linting the templates"):
+        findings = lint([assembly / name for name in templates], target.config.region)
+    if findings:
+        raise OperatorError("cfn-lint finds\n  " + "\n  ".join(findings))
     show(
         {"environment": environment, "assembly": str(assembly), "templates": templates},
         as_json,

@@ -73,7 +73,8 @@ class Broker(Construct):
             auth_token=password.secret_value.unsafe_unwrap(),
         )
         waive(group, "Only named security groups reach it, whatever the port", "AwsSolutions-AEC5")
-        waive(group, "One node: the scheduler queues again what a lost broker held", "AwsSolutions-AEC4")
+        if not config.broker.multi_az:
+            waive(group, "The environment's file chooses one node, for its cost", "AwsSolutions-AEC4")
         waive(
             group,
             "A queue that came back from a backup would run finished tasks again",

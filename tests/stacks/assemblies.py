@@ -43,10 +43,10 @@ def changed(values: Values, **changes: Any) -> Values:
     return result
 
 
-def new_app() -> cdk.App:
+def new_app(outdir: Path | None = None) -> cdk.App:
     """An app with the feature flags that every deployment has."""
     context = json.loads((ROOT / "cdk.json").read_text())["context"]
-    return cdk.App(context=context, outdir=mkdtemp(prefix="updraft-synth-"))
+    return cdk.App(context=context, outdir=str(outdir or mkdtemp(prefix="updraft-synth-")))
 
 
 def synthesize(name: str, values: Values) -> dict[str, Template]:
