@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from local.paths import LocalPaths
+from local.state_file import write_whole
 
 POLL_SECONDS = 0.05
 KILL_SECONDS = 10
@@ -62,9 +63,7 @@ def record(paths: LocalPaths, name: str, pid: int, argv: Sequence[str]) -> None:
     except psutil.NoSuchProcess:
         return
     entry = {"name": name, "pid": pid, "started_at": started_at, "argv": list(argv)}
-    partial = paths.run / f".{name}.partial"
-    partial.write_text(json.dumps(entry))
-    partial.replace(_file(paths, name))
+    write_whole(_file(paths, name), entry)
 
 
 def forget(paths: LocalPaths, name: str) -> None:

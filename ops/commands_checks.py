@@ -11,6 +11,7 @@ import typer
 
 from ops.bootstrap import ROOT, TOOLS, ensure_environment, ensure_node, environment_python
 from ops.console import Json, OperatorError, say, show
+from ops.laptop import IMAGES
 
 CHECKED = ["app.py", "stacks", "lambdas", "runtime", "dags", "ml", "ops", "local", "benchmarks"]
 QUICK = "not synth and not account and not platform"
@@ -29,7 +30,7 @@ def run_tests(
     as_json: Json = False,
 ) -> None:
     """Lint, types, unit tests, synth of every environment, the emulated account and the platform end to end."""
-    for image in ("airflow", "training"):
+    for image in IMAGES:
         ensure_environment(image)
     ensure_node()
     stages = {

@@ -35,7 +35,7 @@ ACCOUNT_STOP_SECONDS = 90
 HEALTHY_SECONDS = 180
 SETTLED_SECONDS = 180
 MINIMUM_FREE_MIB = 1024
-IMAGES = ("airflow", "training")
+IMAGES = ("airflow", "training", "mlflow")
 # Filled when this process started the account: then no other one's deployment can be on its way.
 _started_here: list[bool] = []
 # What a deployed account depends on: a change in any of these means another `cdk deploy`.
@@ -186,16 +186,16 @@ def _bootstrap_if_needed(target: Target) -> None:
 
 
 def _drop_cut_off_creation(target: Target) -> None:
-    """Start afresh when a power cut ended the very first deployment half-way.
+    """Start afresh when the account ended in the middle of the very first deployment.
 
-    In AWS CloudFormation outlives the machine that deploys; here it died with the account, and nobody goes on with
-    its stacks. Nothing of value is lost: no deployment has ever been completed.
+    What CloudFormation knew at the end may be older than what the services behind it did since. Nothing of value is
+    lost: no deployment has ever been completed.
     """
     paths = local_paths()
-    moving = [name for name, state in _stack_states(target).items() if state.endswith("_IN_PROGRESS")]
-    if not moving or (paths.root / "deployed.json").is_file() or not _started_here:
+    known = [name for name in _stack_states(target) if name.startswith(target.prefix)]
+    if not known or (paths.root / "deployed.json").is_file() or not _started_here:
         return
-    say(f"  a crash cut off the first deployment ({', '.join(moving)}): starting afresh")
+    say("  the first deployment was cut off: starting afresh")
     processes.stop(paths, ACCOUNT, timeout_seconds=ACCOUNT_STOP_SECONDS)
     processes.reap(paths)
     for directory in paths.root.iterdir():

@@ -45,6 +45,14 @@ class TrackingStack(cdk.Stack):
                 exclude_punctuation=True,
             ),
         )
+        session_key = secretsmanager.Secret(
+            self,
+            "SessionKey",
+            description="Signs the sessions of the tracking server's users",
+            generate_secret_string=secretsmanager.SecretStringGenerator(
+                password_length=48, exclude_punctuation=True
+            ),
+        )
         role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("ecs-tasks.amazonaws.com"))
         storage.data.grant_read_write(role, "mlflow/*")
         image = Image(self, "Image", name="mlflow", config=config, architecture=config.architecture)
@@ -54,6 +62,7 @@ class TrackingStack(cdk.Stack):
             image=ecs.ContainerImage.from_docker_image_asset(image.asset),
             role=role,
             login=self.login,
+            session_key=session_key,
             storage=storage,
             config=config,
         )

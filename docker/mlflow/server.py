@@ -18,7 +18,10 @@ def main() -> None:
             sys.exit(answer.status != 200)
     url = database_url(os.environ)
     os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(write_auth_config(os.environ, url))
-    arguments = ["--host", "0.0.0.0", "--port", port, "--app-name", "basic-auth"]
+    # Its job runners evaluate and trace language models: seven more processes, 1.2 GiB, which tracking has no use for.
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    # One process takes what a team logs, in a quarter of the memory that the default of four needs.
+    arguments = ["--host", "0.0.0.0", "--port", port, "--workers", "1", "--app-name", "basic-auth"]
     arguments += ["--backend-store-uri", url, "--artifacts-destination", os.environ["MLFLOW_ARTIFACTS"]]
     os.execvp("mlflow", ["mlflow", "server", *arguments])
 

@@ -10,8 +10,8 @@ import secrets
 import string
 from typing import Any
 
-from ministack.services import ec2, ssm  # type: ignore[import-untyped]
-from ministack.services.cloudformation import provisioners  # type: ignore[import-untyped]
+from ministack.services import cloudformation, ec2, ssm  # type: ignore[import-untyped]
+from ministack.services.cloudformation import changesets, handlers, helpers, provisioners  # type: ignore[import-untyped]
 
 from local.account.context import AccountContext, run_on_worker_thread
 
@@ -29,6 +29,7 @@ def install(_context: AccountContext) -> None:
     provisioners._sm_secret_string = secret_string
     latest_images_resolve_for_every_kernel()
     user_data_is_told()
+    changed_outputs_are_a_change()
     for resource_type in BLOCKING:
         run_on_worker_thread(resource_type)
 
@@ -118,3 +119,26 @@ def user_data_is_told() -> None:
         return status, headers, body
 
     ec2._ACTION_MAP["DescribeInstanceAttribute"] = describe
+
+
+def changed_outputs_are_a_change() -> None:
+    """A change set that changes no resource but an output can be executed."""
+    original = handlers._ACTION_HANDLERS["CreateChangeSet"]
+
+    def create(parameters: Props) -> Any:
+        answer = original(parameters)
+        named = (helpers._p(parameters, key) for key in ("ChangeSetName", "StackName"))
+        _id, change_set = changesets._find_change_set(*named)
+        if change_set and change_set["ExecutionStatus"] == "UNAVAILABLE":
+            stack = cloudformation._stacks.get(change_set["StackName"], {})
+            before, after = stack.get("_template", {}), change_set["_template"]
+            unchanged = "didn't contain changes" in change_set["StatusReason"]
+            if unchanged and before.get("Outputs") != after.get("Outputs"):
+                change_set |= {
+                    "Status": "CREATE_COMPLETE",
+                    "ExecutionStatus": "AVAILABLE",
+                    "StatusReason": "",
+                }
+        return answer
+
+    handlers._ACTION_HANDLERS["CreateChangeSet"] = create

@@ -19,7 +19,7 @@ from ministack import app as ministack_app  # type: ignore[import-untyped]
 from ministack.core import persistence, router  # type: ignore[import-untyped]
 
 from local import processes
-from local.account import patches, resources
+from local.account import patches, recovery, resources
 from local.account.context import AccountContext, Plane
 from local.paths import LocalPaths
 
@@ -93,6 +93,7 @@ class Account:
             self._wait_for_api()
             for plane in self._planes:
                 plane.start()
+            recovery.go_on(self._context)
             self._ready = True
         except Exception as error:
             self._logger.exception("a plane did not start")

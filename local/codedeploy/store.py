@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from local.state_file import write_whole
+
 Item = dict[str, Any]
 FINAL_STATES = {"Succeeded", "Failed", "Stopped"}
 
@@ -42,10 +44,7 @@ class Store:
         """Hold the lock for a change, and write the state when it has been made."""
         with self._lock:
             yield
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._file.with_suffix(".new")
-            temporary.write_text(json.dumps({name: getattr(self, name) for name in self._tables()}))
-            temporary.replace(self._file)
+            write_whole(self._file, {name: getattr(self, name) for name in self._tables()})
 
     def copy_of(self, item: Item) -> Item:
         """Return a copy that no later change touches."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import threading
 import time
@@ -18,6 +17,7 @@ from local.ecs.secrets import resolve
 from local.ecs.service import EcsService, start_deployment, want_stop
 from local.ecs.store import Record, Store, is_steady
 from local.images import ImageError
+from local.state_file import write_whole
 
 POLL_SECONDS = 0.25
 FORGET_STOPPED_SECONDS = 3600
@@ -366,10 +366,7 @@ class EcsPlane:
             table[name] = own or [task["_address"] for task in steady]
             self._register(registry, steady, self._published.get(name, []) != table[name])
         if table != self._published:
-            self._paths.ecs.mkdir(parents=True, exist_ok=True)
-            partial = self._paths.ecs / "names.partial"
-            partial.write_text(json.dumps(table))
-            partial.replace(self._paths.ecs / "names.json")
+            write_whole(self._paths.ecs / "names.json", table)
             self._published = table
 
     def _registered_name(self, service: Record) -> tuple[str, str]:

@@ -6,52 +6,25 @@ holds `lock`; `changed()` marks it for the next save.
 
 from __future__ import annotations
 
-import json
-import threading
 from pathlib import Path
 from typing import Any
+
+from local.state_file import SavedTables
 
 Record = dict[str, Any]
 
 
-class Store:
+class Store(SavedTables):
     """The state, and its file."""
 
+    clusters: dict[str, Record]
+    task_definitions: dict[str, Record]
+    services: dict[str, Record]
+    tasks: dict[str, Record]
+    client_tokens: dict[str, list[str]]
+
     def __init__(self, file: Path) -> None:
-        self._file = file
-        self._dirty = False
-        self.lock = threading.RLock()
-        self.clusters: dict[str, Record] = {}
-        self.task_definitions: dict[str, Record] = {}
-        self.services: dict[str, Record] = {}
-        self.tasks: dict[str, Record] = {}
-        self.client_tokens: dict[str, list[str]] = {}
-        if file.is_file():
-            self.__dict__.update(json.loads(file.read_text()))
-
-    def changed(self) -> None:
-        """Note that the state differs from its file."""
-        self._dirty = True
-
-    def save(self) -> None:
-        """Write the state when it has changed, all of it or nothing."""
-        with self.lock:
-            if not self._dirty:
-                return
-            self._dirty = False
-            text = json.dumps(
-                {
-                    "clusters": self.clusters,
-                    "task_definitions": self.task_definitions,
-                    "services": self.services,
-                    "tasks": self.tasks,
-                    "client_tokens": self.client_tokens,
-                }
-            )
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._file.with_suffix(".partial")
-        partial.write_text(text)
-        partial.replace(self._file)
+        super().__init__(file, clusters={}, task_definitions={}, services={}, tasks={}, client_tokens={})
 
     def service_tasks(self, service: Record) -> list[Record]:
         """The tasks of a service that have not stopped."""

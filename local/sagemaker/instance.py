@@ -28,6 +28,7 @@ from local.paths import LocalPaths
 from local.sagemaker.outcome import JobEndedError, JobFailedError, SpotInterruptionError
 from local.sagemaker.serving import batches, extract, free_port, invoke, opener
 from local.sagemaker.storage import Logs, Storage
+from local.state_file import write_whole
 
 Record = dict[str, Any]
 POLL_SECONDS = 0.1
@@ -377,9 +378,7 @@ class Instance:
         return max(1, math.ceil(self._seconds(ended_at) * share))
 
     def _write_status(self) -> None:
-        partial = self.directory / "status.partial"
-        partial.write_text(json.dumps(self.status))
-        partial.replace(self.directory / "status.json")
+        write_whole(self.directory / "status.json", self.status)
 
 
 def last_value(regex: str, text: str) -> float | None:

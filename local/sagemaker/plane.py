@@ -17,6 +17,7 @@ from local.paths import ROOT
 from local.sagemaker.service import JOBS, RUNNING, SageMakerService, new_suffix
 from local.sagemaker.store import Record, Store
 from local.sagemaker.tuning import best_trial, draw, objective
+from local.state_file import write_whole
 
 POLL_SECONDS = 0.2
 INSTANCE_JOBS = ("TrainingJob", "ProcessingJob", "TransformJob")
@@ -152,9 +153,7 @@ class SageMakerPlane:
             spec["model"] = self._store.of("Model").get(job["ModelName"])
             if spec["model"] is None:
                 raise ValueError(f"model {job['ModelName']} was deleted")
-        partial = directory / "job.partial"
-        partial.write_text(json.dumps(spec))
-        partial.replace(directory / "job.json")
+        write_whole(directory / "job.json", spec)
         process = processes.start(
             self._paths,
             _process_name(kind, name),

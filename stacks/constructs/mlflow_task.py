@@ -28,6 +28,7 @@ class MlflowTask(Construct):
         image: ecs.ContainerImage,
         role: iam.IRole,
         login: secretsmanager.ISecret,
+        session_key: secretsmanager.ISecret,
         storage: StorageStack,
         config: EnvironmentConfig,
     ) -> None:
@@ -57,6 +58,8 @@ class MlflowTask(Construct):
             image=image,
             environment={
                 "MLFLOW_PORT": str(PORT),
+                # Its own name, and the tunnel's end on a user's machine.
+                "MLFLOW_SERVER_ALLOWED_HOSTS": f"mlflow.{config.prefix}.internal:{PORT},localhost:*,127.0.0.1:*",
                 "MLFLOW_ARTIFACTS": storage.data.s3_url_for_object("mlflow"),
                 "UPDRAFT_DATABASE_HOST": storage.database.db_instance_endpoint_address,
                 "UPDRAFT_DATABASE_PORT": storage.database.db_instance_endpoint_port,
@@ -71,6 +74,7 @@ class MlflowTask(Construct):
                 ),
                 "MLFLOW_USERNAME": ecs.Secret.from_secrets_manager(login, "username"),
                 "MLFLOW_PASSWORD": ecs.Secret.from_secrets_manager(login, "password"),
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": ecs.Secret.from_secrets_manager(session_key),
             },
             logging=ecs.LogDrivers.aws_logs(stream_prefix="mlflow", log_group=log_group),
             health_check=ecs.HealthCheck(

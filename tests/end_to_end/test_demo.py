@@ -1,25 +1,16 @@
-"""The main job on the embedded default, as a user runs it: the real CDK CLI, real Airflow, a training that trains.
-
-It works on this checkout's own platform, and stops it again when it was not running before.
-"""
+"""The main job on the embedded default, as a user runs it: the real CDK CLI, real Airflow, a training that trains."""
 
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import requests
-from botocore.config import Config
 
-from local import processes
-from local.paths import LocalPaths
+from tests.end_to_end.platform import PATHS, ROOT, client, download, updraft
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-PATHS = LocalPaths(ROOT / ".updraft" / "local")
 pytestmark = pytest.mark.platform
 
 # Loads the artifact in the training image's environment and scores it on the flights of the test split.
@@ -36,49 +27,6 @@ hour = 1 + 2
 baseline = test[hour].map(train.groupby(hour)[0].mean()).fillna(train[0].mean())
 print(json.dumps({"auc": roc_auc_score(test[0], scores), "baseline": roc_auc_score(test[0], baseline)}))
 """
-
-
-def updraft(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    environment.pop("PYTHONPATH", None)
-    return subprocess.run(
-        [ROOT / "updraft", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-        env=environment,
-    )
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[dict[str, Any]]:
-    was_running = processes.is_running(PATHS, "account")
-    ran = updraft("demo", "--json")
-    try:
-        assert ran.returncode == 0, ran.stderr[-3000:]
-        yield json.loads(ran.stdout)
-    finally:
-        if not was_running:
-            updraft("down")
-
-
-def client(service: str) -> Any:
-    return boto3.client(
-        service,
-        endpoint_url=PATHS.endpoint_url,
-        region_name=PATHS.region,
-        aws_access_key_id=PATHS.access_key_id,
-        aws_secret_access_key=PATHS.secret_access_key,
-        config=Config(proxies={}),
-    )
-
-
-def download(uri: str, folder: Path) -> Path:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    file = folder / key.replace("/", "_")
-    client("s3").download_file(bucket, key, str(file))
-    return file
 
 
 def test_run_succeeds_and_the_gpu_is_gone(demo: dict[str, Any]) -> None:
@@ -127,7 +75,7 @@ def test_model_package_is_approved_and_predictions_are_there(demo: dict[str, Any
 def test_every_service_is_healthy_and_asks_for_a_log_in() -> None:
     status = json.loads(updraft("status", "--json").stdout)
     assert {row["service"] for row in status["services"]} == {
-        "webserver", "scheduler", "dag-processor", "triggerer", "flower", "worker-default",
+        "webserver", "scheduler", "dag-processor", "triggerer", "flower", "mlflow", "worker-default",
     }  # fmt: skip
     assert all(row["healthy"] >= row["wanted"] for row in status["services"])
     assert all(state in ("ready", "running") for state in status["planes"].values())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ministack import app
 from ministack.core import persistence, router
 from ministack.services import cloudformation, ec2, ssm
-from ministack.services.cloudformation import provisioners, stacks
+from ministack.services.cloudformation import changesets, handlers, helpers, provisioners, stacks
 
 from local.account import patches
 from local.account.resources.shapes import InvalidPropertiesError, to_api
@@ -29,7 +29,14 @@ PRIVATE = [
     (provisioners, "_RESOURCE_HANDLERS"),
     (provisioners, "_sm_secret_string"),
     (stacks, "_runs_on_worker_thread"),
+    (stacks, "_deploy_stack_async"),
+    (stacks, "_create_stack_task_in_region"),
+    (changesets, "_track_change_set_execution"),
+    (changesets, "_find_change_set"),
+    (handlers, "_ACTION_HANDLERS"),
+    (helpers, "_p"),
     (cloudformation, "_stacks"),
+    (cloudformation, "_change_sets"),
 ]
 
 
