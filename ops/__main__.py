@@ -7,7 +7,15 @@ import sys
 
 import typer
 
-from ops import commands_aws, commands_checks, commands_dags, commands_life, commands_operation, console
+from ops import (
+    commands_aws,
+    commands_checks,
+    commands_dags,
+    commands_life,
+    commands_operation,
+    commands_scale,
+    console,
+)
 from ops.bootstrap import BootstrapError
 from ops.console import OperatorError
 
@@ -18,7 +26,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (commands_life, commands_aws, commands_dags, commands_operation, commands_checks):
+for group in (
+    commands_life,
+    commands_aws,
+    commands_dags,
+    commands_operation,
+    commands_scale,
+    commands_checks,
+):
     group.register(app)
 
 

@@ -12,6 +12,8 @@ import requests
 from ops.console import OperatorError
 
 TIMEOUT_SECONDS = 20
+# The most that the API answers at once by default.
+PAGE = 100
 FINISHED_STATES = frozenset({"success", "failed"})
 
 
@@ -102,6 +104,22 @@ class AirflowApi:
         path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances"
         answer: dict[str, Any] = self._send("GET", path, params={"limit": 1000})
         return list(answer["task_instances"])
+
+    def task_history(self, queue: str, since: str) -> Iterator[dict[str, Any]]:
+        """Task instances of a queue, of every DAG, that began since a moment (ISO 8601)."""
+        offset = 0
+        while True:
+            answer = self._send(
+                "GET",
+                "/api/v2/dags/~/dagRuns/~/taskInstances",
+                params={
+                    "queue": queue, "start_date_gte": since, "limit": PAGE, "offset": offset, "order_by": "id",
+                },
+            )  # fmt: skip
+            yield from answer["task_instances"]
+            offset += PAGE
+            if len(answer["task_instances"]) < PAGE:
+                return
 
     def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
         """What a task returned."""

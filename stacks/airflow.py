@@ -14,7 +14,7 @@ from constructs import Construct
 
 from stacks.config import EnvironmentConfig
 from stacks.constructs import airflow_environment
-from stacks.constructs.airflow_task import AirflowImage, AirflowTask, Program
+from stacks.constructs.airflow_task import STOP_TIMEOUT_SECONDS, AirflowImage, AirflowTask, Program
 from stacks.constructs.control_plane import ControlPlane
 from stacks.constructs.image_context import Image
 from stacks.constructs.maintenance import Maintenance
@@ -112,17 +112,6 @@ class AirflowStack(cdk.Stack):
                 queue.grant_send_messages(role)
                 queue.grant_consume_messages(role)
         self._storage.data.grant_read_write(self.task_role)
-        self.task_role.add_to_policy(
-            iam.PolicyStatement(
-                actions=["ecs:ListTasks", "ecs:DescribeTasks"],
-                resources=["*"],
-                conditions={"ArnEquals": {"ecs:cluster": self.cluster.cluster_arn}},
-            )
-        )
-        # AWS has no resource for describing a task definition.
-        self.task_role.add_to_policy(
-            iam.PolicyStatement(actions=["ecs:DescribeTaskDefinition"], resources=["*"])
-        )
 
     def _build_migration(self) -> Migration:
         admin = self._storage.admin
@@ -171,8 +160,8 @@ class AirflowStack(cdk.Stack):
             ("python", "-m", "runtime.health", "worker"),
             environment={
                 "UPDRAFT_QUEUE": queue,
-                "UPDRAFT_WORKER_MIN": str(worker.min),
                 "UPDRAFT_WORKER_IDLE_SECONDS": str(worker.idle_seconds),
+                "UPDRAFT_STOP_SECONDS": str(STOP_TIMEOUT_SECONDS),
                 "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(worker.concurrency),
             },
         )

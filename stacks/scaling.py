@@ -11,6 +11,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from stacks.airflow import AirflowStack
@@ -48,7 +49,7 @@ class ScalingStack(cdk.Stack):
             "allow_public_subnet": network.assigns_public_ip,
             "security_groups": [network.groups.load_metric],
         }
-        self.function = PythonFunction(
+        load_metric = PythonFunction(
             self,
             "LoadMetric",
             name="load_metric",
@@ -58,7 +59,10 @@ class ScalingStack(cdk.Stack):
             **in_vpc,
             environment=self._environment(config, network, storage, airflow),
             retry_attempts=0,
-        ).function
+        )
+        self.function = load_metric.function
+        for queue in config.workers:
+            self._build_record(config, queue)
         self._grant(config, storage, airflow)
         # A missed sample is made up for by the next one ten seconds later: a retry would only come too late.
         events.Rule(
@@ -89,6 +93,7 @@ class ScalingStack(cdk.Stack):
         storage.database.grant_connect(self.sleep.observer, METRICS_DATABASE_USER)
         Dashboard(self, "Dashboard", config=config, storage=storage)
         cdk.CfnOutput(self, "LoadMetricFunctionName", value=self.function.function_name)
+        cdk.CfnOutput(self, "LoadMetricLogGroup", value=load_metric.log_group.log_group_name)
         cdk.CfnOutput(self, "SleepFunctionName", value=self.sleep.function.function_name)
 
     def _database(self, storage: StorageStack) -> dict[str, str]:
@@ -108,11 +113,12 @@ class ScalingStack(cdk.Stack):
             {
                 "queue": queue,
                 "task_definition": airflow.workers[queue].family,
-                "container": "airflow",
                 "slots": worker.concurrency,
                 "min": worker.min,
                 "max": worker.max,
                 "capacity_provider": airflow.capacity_providers[queue],
+                "start_seconds": worker.start_seconds,
+                "spot_percent": worker.spot_percent,
             }
             for queue, worker in config.workers.items()
         ]
@@ -120,12 +126,25 @@ class ScalingStack(cdk.Stack):
             "UPDRAFT_PROJECT": config.project,
             "UPDRAFT_ENVIRONMENT": config.environment,
             "UPDRAFT_CLUSTER": airflow.cluster.cluster_name,
+            "UPDRAFT_SSM_PREFIX": config.ssm_prefix,
             **self._database(storage),
             "UPDRAFT_QUEUES": json.dumps(queues),
             "UPDRAFT_SUBNET_IDS": ",".join(network.service_subnet_ids),
             "UPDRAFT_SECURITY_GROUP_IDS": network.groups.airflow.security_group_id,
             "UPDRAFT_ASSIGN_PUBLIC_IP": "ENABLED" if network.assigns_public_ip else "DISABLED",
         }
+
+    def _build_record(self, config: EnvironmentConfig, queue: str) -> None:
+        """What the function tells the workers of a queue: who stays (docs/architecture.md)."""
+        record = ssm.StringParameter(
+            self,
+            f"Workers-{queue}",
+            parameter_name=f"{config.ssm_prefix}/workers/{queue}",
+            string_value="{}",
+            description=f"Which workers of the queue {queue} stay; written by the load metric",
+        )
+        record.grant_read(self.function)
+        record.grant_write(self.function)
 
     def _grant(self, config: EnvironmentConfig, storage: StorageStack, airflow: AirflowStack) -> None:
         in_cluster = {"ArnEquals": {"ecs:cluster": airflow.cluster.cluster_arn}}
@@ -144,7 +163,21 @@ class ScalingStack(cdk.Stack):
                 actions=["ecs:RunTask", "ecs:TagResource"], resources=families, conditions=in_cluster
             ),
             # AWS has no narrower resource for listing tasks than the condition on the cluster.
-            iam.PolicyStatement(actions=["ecs:ListTasks"], resources=["*"], conditions=in_cluster),
+            iam.PolicyStatement(
+                actions=["ecs:ListTasks", "ecs:DescribeTasks"], resources=["*"], conditions=in_cluster
+            ),
+            # AWS has no resource for describing a task definition.
+            iam.PolicyStatement(actions=["ecs:DescribeTaskDefinition"], resources=["*"]),
+            iam.PolicyStatement(
+                actions=["ssm:GetParameter"],
+                resources=[
+                    self.format_arn(
+                        service="ssm",
+                        resource="parameter",
+                        resource_name=f"{config.ssm_prefix.lstrip('/')}/sleep/state",
+                    )
+                ],
+            ),
             iam.PolicyStatement(
                 actions=["iam:PassRole"],
                 resources=worker_roles,

@@ -90,6 +90,7 @@ def _airflow_options(config: EnvironmentConfig, storage: StorageStack, namespace
     ]
     return {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "AIRFLOW__CORE__PARALLELISM": str(_parallelism(config)),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://webserver.{namespace}:8080/execution/",
@@ -162,6 +163,11 @@ def metrics(config: EnvironmentConfig) -> dict[str, str]:
         "AIRFLOW__METRICS__STATSD_CUSTOM_CLIENT_PATH": "runtime.metrics.EmbeddedMetricsClient",
         "AIRFLOW__METRICS__METRICS_ALLOW_LIST": ",".join(f"^{re.escape(name)}" for name in METRICS),
     }
+
+
+def _parallelism(config: EnvironmentConfig) -> int:
+    """As many task instances as the fleets have slots at most: twice `max`, while a deployment replaces workers."""
+    return sum(2 * worker.max * worker.concurrency for worker in config.workers.values())
 
 
 def secrets(storage: StorageStack) -> dict[str, ecs.Secret]:

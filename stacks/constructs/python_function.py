@@ -20,7 +20,7 @@ from stacks.config import ROOT, ConfigError
 
 
 class PythonFunction(Construct):
-    """`function`, with a log group of its own. `entry` is a function of `lambdas/{name}/handler.py`."""
+    """`function`, and `log_group`, its own. `entry` is a function of `lambdas/{name}/handler.py`."""
 
     def __init__(
         self,
@@ -34,6 +34,12 @@ class PythonFunction(Construct):
         **function_props: Any,
     ) -> None:
         super().__init__(scope, construct_id)
+        self.log_group = logs.LogGroup(
+            self,
+            "Logs",
+            retention=logs.RetentionDays.ONE_MONTH,
+            removal_policy=cdk.RemovalPolicy.DESTROY,
+        )
         with tempfile.TemporaryDirectory(prefix=f"updraft-{name}-") as package:
             stage_package(Path(package), name, files or {})
             code = lambda_.Code.from_asset(package)
@@ -51,12 +57,7 @@ class PythonFunction(Construct):
             handler=f"lambdas.{name}.handler.{entry}",
             code=code,
             timeout=timeout,
-            log_group=logs.LogGroup(
-                self,
-                "Logs",
-                retention=logs.RetentionDays.ONE_MONTH,
-                removal_policy=cdk.RemovalPolicy.DESTROY,
-            ),
+            log_group=self.log_group,
             **function_props,
         )
 
