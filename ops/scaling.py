@@ -17,7 +17,7 @@ from benchmarks.autoscaling.simulation import Fleet
 from benchmarks.autoscaling.traces import COLUMNS, HistoryError, from_history
 from ops.console import OperatorError
 from ops.target import Target
-from stacks.config import Worker
+from stacks.sizes import Worker
 
 
 def explain(target: Target, queue: str, *, minutes: int, now: float | None = None) -> list[dict[str, Any]]:

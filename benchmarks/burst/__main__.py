@@ -21,7 +21,7 @@ from typing import Any
 from ops import delivery
 from ops.airflow_api import FINISHED_STATES, AirflowApi
 from ops.console import OperatorError, say
-from ops.target import LOCAL_ENVIRONMENT, Target, target_of
+from ops.target import Target, target_of
 
 QUEUE = "burst"
 LEAST_PEAK = 4
@@ -100,7 +100,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
-    target = target_of(LOCAL_ENVIRONMENT)
+    target = target_of("local")
     began = time.monotonic()
     delivery.push(target, DAGS)
     ledger = Path(tempfile.mkdtemp(prefix="updraft-burst-")) / "ledger"

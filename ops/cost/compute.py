@@ -44,7 +44,7 @@ def worker(resource: Resource, queue: dict[str, Any], usage: Usage) -> Iterator[
     """The workers of a queue on Fargate, for the month's tasks; nothing while there are none."""
     if "FARGATE" not in resource.properties.get("RequiresCompatibilities", ["FARGATE"]):
         return
-    spot = queue.get("spot_percent", 100 if queue.get("capacity_provider") == "FARGATE_SPOT" else 0) / 100
+    spot = queue["spot_percent"] / 100
     hours = usage.task_hours * usage.slot_hours_per_task_hour / queue["slots"]
     each = spot * fargate_usd_per_hour(resource, "FARGATE_SPOT") + (1 - spot) * fargate_usd_per_hour(
         resource, "FARGATE"

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Protocol
 
+from botocore.exceptions import ClientError
+
 from stacks.config import EnvironmentConfig
 
 MOST_TASKS_AT_ONCE = 100
@@ -94,18 +96,23 @@ class Account:
     def _definitions(self) -> dict[str, dict[str, Any]]:
         return {}
 
-    def worker_family(self, queue: str) -> str:
-        """The task definition family of a queue's workers."""
-        return f"{self.config.prefix}-worker-{queue}"
+    def worker(self, queue: str) -> dict[str, Any] | None:
+        """The newest task definition of a queue's workers; None when the queue was never deployed."""
+        try:
+            return self.definition(f"{self.config.prefix}-worker-{queue}")
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ClientException":
+                raise
+            return None
 
     def live_containers(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each container that runs, or that the load metric would start next, with the name of what it belongs to."""
         references = {service["taskDefinition"] for service in self.services}
         references |= {task["taskDefinitionArn"] for task in self.tasks}
-        references |= {self.worker_family(queue) for queue in self.config.workers}
+        workers = [self.worker(queue) for queue in self.config.workers]
+        definitions = [self.definition(reference) for reference in sorted(references)]
         seen = set()
-        for reference in sorted(references):
-            definition = self.definition(reference)
+        for definition in [*definitions, *(worker for worker in workers if worker is not None)]:
             if definition["taskDefinitionArn"] not in seen:
                 seen.add(definition["taskDefinitionArn"])
                 name = (

@@ -70,5 +70,5 @@ def _run(check: Check, account: Account) -> Outcome:
     except NotApplicableError as error:
         return Outcome(check, "skipped", reason=str(error))
     except (ClientError, BotoCoreError, OperatorError) as error:
-        return Outcome(check, "blind", reason=str(error))
+        return Outcome(check, "blind", reason=str(error).splitlines()[0])
     return Outcome(check, "found" if findings else "ok", findings)

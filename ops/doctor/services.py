@@ -56,7 +56,13 @@ def execution_api(account: Account) -> Iterator[Finding]:
     """A worker's execution API: its name is registered, leads to the webserver's tasks, and the way is open."""
     require_awake(account)
     for queue in account.config.workers:
-        worker = account.definition(account.worker_family(queue))
+        worker = account.worker(queue)
+        if worker is None:
+            yield Finding(
+                f"queue {queue} is in the environment's file, but its worker was never deployed",
+                f"deploy it: ./updraft deploy --environment {account.config.environment}",
+            )
+            continue
         url = _variable(worker["containerDefinitions"][0], EXECUTION_API)
         host, port = urlsplit(url).hostname or "", urlsplit(url).port or 80
         name, _, namespace = host.partition(".")

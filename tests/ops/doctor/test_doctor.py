@@ -124,6 +124,7 @@ MISTAKES: list[tuple[str, Callable[[Any], None], str]] = [
     ("deployments", _failed_rollout, "failed: no reason given"),
     ("execution-api", _set(registered=[]), "leads nowhere: registered nothing"),
     ("execution-api", _set(rules=[]), "no rule lets Airflow's tasks"),
+    ("execution-api", lambda given: given.containers.pop("worker-default"), "was never deployed"),
     ("execution-api", _other_api, "which is no name of this environment"),
     ("visibility-timeout", _sqs_with(longest=LONGEST), "but etl.load takes 90000 s"),
     ("visibility-timeout", _sqs_with(visibility_timeout=30), "has a visibility timeout of 30 s"),

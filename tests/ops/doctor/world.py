@@ -221,6 +221,10 @@ class Client:
     def describe_task_definition(self, *, taskDefinition: str) -> dict[str, Any]:
         family = taskDefinition.rpartition("/")[2].partition(":")[0]
         name = family.removeprefix("updraft-dev-")
+        if name not in self._world.containers:
+            raise ClientError(
+                {"Error": {"Code": "ClientException", "Message": "none"}}, "DescribeTaskDefinition"
+            )
         return {
             "taskDefinition": {
                 "taskDefinitionArn": f"arn:aws:ecs:::task-definition/{family}:1",
