@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lambdas.load_metric.logic import Queue
+from stacks.config import load_environment
 from tests.stacks import assemblies
 from tests.stacks.assemblies import Template
 
@@ -181,7 +183,13 @@ def test_commands_run_in_containers_only_where_the_environment_says_so(
 ) -> None:
     services = [service["Properties"] for _, service in resources(environment, "AWS::ECS::Service")]
     assert {service.get("EnableExecuteCommand", False) for service in services} == {wanted}
-    granted = [item for item in statements(environment) if "ssmmessages" in json.dumps(item["Action"])]
+    granted = [
+        item
+        for item in statements(environment)
+        if "ssmmessages" in json.dumps(item["Action"])
+        # The bastion's own, for tunnels.
+        and "ssm:UpdateInstanceInformation" not in item["Action"]
+    ]
     assert bool(granted) is wanted
     for statement in granted:
         assert {action for action in statement["Action"] if action.startswith("ssmm")} == {
@@ -195,3 +203,32 @@ def test_nobody_outside_the_account_may_push_unless_a_repository_is_named(enviro
     for _, role in resources(environment, "AWS::IAM::Role"):
         for statement in role["Properties"]["AssumeRolePolicyDocument"]["Statement"]:
             assert set(statement["Principal"]) == {"Service"}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_load_metric_gets_the_queues_that_it_reads(environment: str) -> None:
+    [variables] = [
+        function["Properties"]["Environment"]["Variables"]
+        for _, function in resources(environment, "AWS::Lambda::Function")
+        if "UPDRAFT_QUEUES" in function["Properties"].get("Environment", {}).get("Variables", {})
+    ]
+    queues = [Queue(**queue) for queue in json.loads(variables["UPDRAFT_QUEUES"])]
+    assert [queue.queue for queue in queues] == list(load_environment(environment).workers)
+    assert [queue.task_definition for queue in queues] == [
+        f"updraft-{environment}-worker-{queue.queue}" for queue in queues
+    ]
+    records = {
+        parameter["Properties"]["Name"] for _, parameter in resources(environment, "AWS::SSM::Parameter")
+    }
+    assert {f"/updraft/{environment}/workers/{queue.queue}" for queue in queues} <= records
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_only_the_load_metric_starts_workers_and_nobody_stops_one(environment: str) -> None:
+    actions = [
+        action
+        for statement in statements(environment)
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    ]
+    assert "ecs:RunTask" in actions
+    assert "ecs:StopTask" not in actions
