@@ -32,7 +32,7 @@ class AirflowApi:
             response = self._session.request(
                 method, f"{self.base_url}{path}", timeout=TIMEOUT_SECONDS, **arguments
             )
-        except requests.ConnectionError as error:
+        except (requests.ConnectionError, requests.Timeout) as error:
             raise OperatorError(
                 f"no answer from the webserver at {self.base_url}: is the platform up?"
             ) from error

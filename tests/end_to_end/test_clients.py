@@ -19,7 +19,7 @@ from tests.end_to_end.platform import client, updraft
 
 pytestmark = pytest.mark.platform
 DAG = "sagemaker_training"
-CONF = {"rounds": 41, "sample": 2000}
+CONF = {"rounds": 41, "sample": 5000}
 LIMIT_SECONDS = 60
 # Run in the clients' own environment: it can't share one with the command line's tools.
 PYTHON_CLIENT = """

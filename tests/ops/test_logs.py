@@ -73,6 +73,8 @@ class Airflow:
     ) -> Iterator[str]:
         assert map_index == -1
         self.read.append((task_id, number))
+        if number not in self._look["tasks"][task_id][2]:
+            raise OperatorError("Airflow answered 404: TaskInstance not found")
         header = ["::group::Log message source details", f"read from {self._look['from']}", "::endgroup::"]
         return iter([*header, *self._look["tasks"][task_id][2][number]])
 
@@ -114,6 +116,14 @@ def test_complete_try_is_not_read_again() -> None:
     assert run.newest(2) == ["a | failed", "a | again"]
     assert run.more() == []
     assert run._airflow.read == [("a", 1), ("a", 2), ("a", 2)]  # type: ignore[attr-defined]
+
+
+def test_try_that_airflow_has_no_record_of_is_passed_over() -> None:
+    look: dict[str, Any] = {"run": "success", "from": "S3", "tasks": {"a": ("success", 2, {2: ["two"]})}}
+    assert source([look]).newest(10) == ["a | two"]
+    look["tasks"] = {"a": ("success", 1, {})}
+    with pytest.raises(OperatorError, match="TaskInstance not found"):
+        source([look]).newest(10)
 
 
 def test_one_task_of_a_run_is_read_alone() -> None:
