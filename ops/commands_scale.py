@@ -35,7 +35,9 @@ def explain(
     from ops.target import target_of
 
     rows = scaling.explain(target_of(environment), queue, minutes=minutes)
-    text = table(rows, COLUMNS) if rows else f"No sample of queue {queue} in the last {minutes} minutes."
+    # A zero is a figure here, not a missing value.
+    shown = [{name: str(value) for name, value in row.items()} for row in rows]
+    text = table(shown, COLUMNS) if rows else f"No sample of queue {queue} in the last {minutes} minutes."
     show({"queue": queue, "samples": rows}, as_json, text)
 
 

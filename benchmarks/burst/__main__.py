@@ -18,6 +18,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from ops import delivery
 from ops.airflow_api import FINISHED_STATES, AirflowApi
 from ops.console import OperatorError, say
@@ -25,6 +27,9 @@ from ops.target import Target, target_of
 
 QUEUE = "burst"
 LEAST_PEAK = 4
+TASKS = 220
+# So many tasks of a round have begun before the new revision comes.
+FIRST_TASKS = 10
 RUN_SECONDS = 900.0
 EMPTY_SECONDS = 300.0
 DAGS = Path(__file__).parent / "dags"
@@ -124,6 +129,7 @@ def one_round(airflow: AirflowApi, watch: Watch, ledger: Path, number: int) -> d
     }
     wait_until(lambda: watch.workers() >= LEAST_PEAK, EMPTY_SECONDS, "the fleet did not rise")
     risen = time.monotonic()
+    wait_until(lambda: began_tasks(ledger) > number * TASKS + FIRST_TASKS, RUN_SECONDS, "no task began")
     revision = watch.register_revision()
     say(f"round {number}: {watch.workers()} workers; revision {revision} registered")
     states = {dag_id: ended(airflow, dag_id, run_id) for dag_id, run_id in runs.items()}
@@ -142,6 +148,11 @@ def one_round(airflow: AirflowApi, watch: Watch, ledger: Path, number: int) -> d
     return row
 
 
+def began_tasks(ledger: Path) -> int:
+    """How many tasks have begun so far, in every round."""
+    return ledger.read_text().count("began ") if ledger.exists() else 0
+
+
 def ended(airflow: AirflowApi, dag_id: str, run_id: str) -> str:
     """The final state of a run."""
     wait_until(
@@ -158,10 +169,19 @@ def tries(airflow: AirflowApi, dag_id: str, run_id: str) -> int:
 def wait_until(condition: Any, seconds: float, otherwise: str) -> None:
     """Wait for a condition; raises OperatorError past the limit."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not _holds(condition):
         if time.monotonic() > deadline:
             raise OperatorError(f"{otherwise} after {seconds:.0f} s")
         time.sleep(1.0)
+
+
+def _holds(condition: Any) -> bool:
+    """Whether it holds; a webserver that is too busy to answer is asked again."""
+    try:
+        return bool(condition())
+    except requests.RequestException as error:
+        say(f"asked again: {error}")
+        return False
 
 
 def judge(rounds: list[dict[str, Any]], watch: Watch, ledger: Path) -> dict[str, Any]:
