@@ -51,10 +51,10 @@ def main() -> None:
     app = cdk.App()
     try:
         config = load_environment(app.node.try_get_context("environment") or "local")
+        build(app, config)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    build(app, config)
     app.synth()
 
 

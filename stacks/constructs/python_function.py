@@ -16,7 +16,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from stacks.config import ROOT
+from stacks.config import ROOT, ConfigError
 
 
 class PythonFunction(Construct):
@@ -34,13 +34,22 @@ class PythonFunction(Construct):
         **function_props: Any,
     ) -> None:
         super().__init__(scope, construct_id)
-        self.function = lambda_.Function(
+        with tempfile.TemporaryDirectory(prefix=f"updraft-{name}-") as package:
+            stage_package(Path(package), name, files or {})
+            code = lambda_.Code.from_asset(package)
+            # Copied into the cloud assembly when the function binds it.
+            self.function = self._function(code, name=name, entry=entry, timeout=timeout, **function_props)
+
+    def _function(
+        self, code: lambda_.Code, *, name: str, entry: str, timeout: cdk.Duration, **function_props: Any
+    ) -> lambda_.Function:
+        return lambda_.Function(
             self,
             "Function",
             runtime=lambda_.Runtime.PYTHON_3_12,
             architecture=lambda_.Architecture.ARM_64,
             handler=f"lambdas.{name}.handler.{entry}",
-            code=lambda_.Code.from_asset(str(stage_package(name, files or {}))),
+            code=code,
             timeout=timeout,
             log_group=logs.LogGroup(
                 self,
@@ -52,9 +61,8 @@ class PythonFunction(Construct):
         )
 
 
-def stage_package(name: str, files: Mapping[str, Path]) -> Path:
-    """Copy a Lambda's sources, its installed packages and extra files (by name in the package) to a fresh folder."""
-    package = Path(tempfile.mkdtemp(prefix=f"updraft-{name}-"))
+def stage_package(package: Path, name: str, files: Mapping[str, Path]) -> None:
+    """Copy a Lambda's sources, its installed packages and extra files (by name in the package) to an empty folder."""
     source = ROOT / "lambdas" / name
     lock = source / "requirements.txt"
     if lock.is_file():
@@ -64,7 +72,6 @@ def stage_package(name: str, files: Mapping[str, Path]) -> Path:
     )
     for target, path in files.items():
         shutil.copyfile(path, package / target)
-    return package
 
 
 def _installed(lock: Path) -> Path:
@@ -85,7 +92,16 @@ def _installed(lock: Path) -> Path:
             str(lock),
         ]
         # The assembly's location goes to standard output: nothing else may.
-        subprocess.run([*_installer(), *arguments], check=True, stdout=sys.stderr)
+        ran = subprocess.run(
+            [*_installer(), *arguments], stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False
+        )
+        if ran.returncode != 0:
+            shutil.rmtree(partial)
+            reason = " ".join(ran.stderr.split()) or f"exit code {ran.returncode}"
+            raise ConfigError(
+                f"the packages of {lock.relative_to(ROOT)} could not be installed: {reason}. "
+                "They are installed once and need the package index that pip is set to; run the same command again."
+            )
         for cache in partial.rglob("__pycache__"):
             shutil.rmtree(cache)
         partial.rename(target)
