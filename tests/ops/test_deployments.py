@@ -1,11 +1,14 @@
 """What the command line makes of a deployment: its events, its failures, an agent that is lost."""
 
 import datetime
+import io
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from ops import delivery, deployments
 from ops.console import OperatorError
@@ -194,3 +197,64 @@ def test_rollback_without_anything_earlier_is_refused() -> None:
         delivery.rollback(target, None)
     with pytest.raises(OperatorError, match="a is live already"):
         delivery.rollback(target, "a")
+
+
+def test_watching_pushes_every_change_once_and_outlives_a_refused_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "one.py").write_text("x = 1")
+    pushed: list[str] = []
+
+    def push(_target: Any, dags: Path) -> dict[str, Any]:
+        pushed.append((dags / "one.py").read_text())
+        if len(pushed) == 1:
+            (tmp_path / "one.py").write_text("x = 22")
+            raise OperatorError("one.py: SyntaxError")
+        if len(pushed) == 2:
+            (tmp_path / "one.py").write_text("x = 333")
+            return {"version": VERSION, "seconds": {"all": 1.0}}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(delivery, "push", push)
+    monkeypatch.setattr(delivery, "WATCH_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        delivery.watch(None, tmp_path)  # type: ignore[arg-type]
+    assert pushed == ["x = 1", "x = 22", "x = 333"]
+
+
+class Bucket:
+    def __init__(self, **objects: bytes) -> None:
+        self.objects = objects
+
+    def head_object(self, *, Key: str, **_: str) -> None:
+        if Key not in self.objects:
+            raise ClientError({"Error": {"Code": "404", "Message": "Not Found"}}, "HeadObject")
+
+    def get_object(self, *, Key: str, **_: str) -> dict[str, Any]:
+        return {"Body": io.BytesIO(self.objects[Key])}
+
+    def upload_fileobj(self, body: Any, _bucket: str, key: str) -> None:
+        self.objects[key] = body.read()
+
+
+@pytest.mark.usefixtures("clock")
+def test_promotion_deploys_the_very_bytes_of_the_other_environment() -> None:
+    source_bucket, bucket = Bucket(**{f"{VERSION}.zip": b"bundle"}), Bucket()
+    source: Any = SimpleNamespace(
+        name="dev",
+        client={"s3": source_bucket, "ssm": History("none", VERSION)}.__getitem__,
+        output=lambda *_: "x",
+    )
+    codedeploy = CodeDeploy(("Succeeded", []))
+    target = target_of(codedeploy)
+    clients = {"s3": bucket, "codedeploy": codedeploy, "ssm": Ssm()}
+    target.client = clients.__getitem__
+    target.is_local = True
+    result = delivery.promote(target, source, None)
+    assert bucket.objects == {f"{VERSION}.zip": b"bundle"}
+    assert result["version"] == VERSION
+    assert codedeploy.created[0]["description"].startswith("promotion from dev by ")
+    with pytest.raises(OperatorError, match=f"'dev' has no bundle {OTHER}"):
+        delivery.promote(target, source, OTHER)
+    with pytest.raises(OperatorError, match="16 hex digits"):
+        delivery.promote(target, source, "latest")
