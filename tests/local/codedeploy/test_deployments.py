@@ -230,6 +230,21 @@ def test_killed_agent_leaves_its_deployment_going_on_until_somebody_stops_it(clo
     assert cloud.wait(identifier)["status"] == "Stopped"
 
 
+def test_damaged_archive_fails_the_download_with_a_reason(cloud: Cloud) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("appspec.yml", appspec({}) + "# " + "".join(map(str, range(1000))))
+    content = bytearray(packed.getvalue())
+    content[60] ^= 0xFF
+    cloud.s3.objects["1.zip"] = bytes(content)
+    assert cloud.deploy("1.zip")["status"] == "Failed"
+    identifier = next(iter(cloud.store.targets))
+    [target] = cloud.store.targets[identifier].values()
+    [failed] = [event for event in target["lifecycleEvents"] if event["status"] == "Failed"]
+    assert failed["lifecycleEventName"] == "DownloadBundle"
+    assert failed["diagnostics"]["message"]
+
+
 def test_what_a_script_said_is_kept_when_it_succeeds_too(cloud: Cloud) -> None:
     cloud.bundle("1.zip", {"appspec.yml": appspec({"AfterInstall": "a.sh"}), "a.sh": shell("echo done well")})
     identifier = cloud.deploy("1.zip")["deploymentId"]
