@@ -43,11 +43,13 @@ def push(target: Target, dags: Path) -> dict[str, Any]:
 
 def rollback(target: Target, version: str | None) -> dict[str, Any]:
     """Make an earlier version live again, by default the one that was live before; returns what `push` returns."""
-    live, earlier = live_versions(target)
+    live = live_version(target)
     if version is None:
-        if not earlier:
-            raise OperatorError(f"no version was live before {live}; name one: ./updraft releases shows them")
-        version = earlier[0]
+        # What the pointer once named may have failed its validation; what was deployed well has not.
+        earlier = (row["version"] for row in deployments.succeeded(target))
+        version = next((it for it in earlier if it != live), None)
+        if version is None:
+            raise OperatorError(f"no other version than {live} was live; ./updraft releases shows them")
     if version == live:
         raise OperatorError(f"{version} is live already")
     _require_bundle(target, version)
@@ -56,7 +58,7 @@ def rollback(target: Target, version: str | None) -> dict[str, Any]:
 
 def promote(target: Target, source: Target, version: str | None) -> dict[str, Any]:
     """Make a version of another environment live in this one, byte by byte the same bundle."""
-    version = version or live_versions(source)[0]
+    version = version or live_version(source)
     if version == NO_RELEASE:
         raise OperatorError(f"nothing is live in '{source.name}' yet")
     _require_bundle(source, version)
@@ -78,7 +80,7 @@ def releases(target: Target) -> dict[str, Any]:
 
     `runs` is None where Airflow can't be reached.
     """
-    live = live_versions(target)[0]
+    live = live_version(target)
     rows: dict[str, dict[str, Any]] = {}
     for deployment in deployments.succeeded(target):
         rows.setdefault(deployment["version"], deployment | {"live": deployment["version"] == live})
@@ -109,17 +111,13 @@ def watch(target: Target, dags: Path) -> None:
         time.sleep(WATCH_SECONDS)
 
 
-def live_versions(target: Target) -> tuple[str, list[str]]:
-    """The live version, and those that were live before it, latest first, by the pointer's own history."""
+def live_version(target: Target) -> str:
+    """What the pointer names; `none` before the first push."""
     name = target.output("delivery", "PointerParameter")
     try:
-        pages = target.client("ssm").get_paginator("get_parameter_history").paginate(Name=name)
-        history = sorted((it for page in pages for it in page["Parameters"]), key=lambda it: it["Version"])
+        return str(target.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
     except (BotoCoreError, ClientError) as error:
         raise OperatorError(f"the pointer {name} can't be read: {error}") from error
-    values = [str(it["Value"]) for it in reversed(history)]
-    earlier = [value for value in dict.fromkeys(values[1:]) if value not in (values[0], NO_RELEASE)]
-    return values[0], earlier
 
 
 def _deploy(target: Target, version: str, kind: str) -> dict[str, Any]:

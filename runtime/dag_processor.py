@@ -22,6 +22,7 @@ from airflow.models.errors import ParseImportError
 from airflow.utils.session import create_session
 from sqlalchemy import select, update
 
+LOOP_SECONDS = 0.5
 KnownFiles = dict[str, set[DagFileInfo]]
 
 
@@ -32,6 +33,10 @@ class ReleaseProcessorManager(DagFileProcessorManager):
         super().__init__(*args, **kwargs)
         # By bundle: the files of the served version whose parse has not been stored yet.
         self._unparsed: dict[str, set[Path]] = {}
+
+    def _service_processor_sockets(self, timeout: float | None = 1.0) -> None:
+        # Airflow's loop turns once a second when nothing happens, and a switch would be seen as late.
+        super()._service_processor_sockets(timeout=min(timeout or 0.0, LOOP_SECONDS))
 
     def _refresh_dag_bundles(self, known_files: KnownFiles) -> None:
         before = dict(self._bundle_versions)

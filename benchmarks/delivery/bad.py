@@ -126,8 +126,10 @@ def _deploy(platform: Platform, bucket: str, key: str) -> None:
         [instance] = client.list_deployment_targets(deploymentId=identifier)["targetIds"]
         target = client.get_deployment_target(deploymentId=identifier, targetId=instance)
         events = target["deploymentTarget"]["instanceTarget"]["lifecycleEvents"]
-        told = [it["diagnostics"] for it in events if it["status"] == "Failed"]
-        raise CommandError("; ".join(f"{it['message']} {it['logTail']}".strip() for it in told))
+        told = [it.get("diagnostics", {}) for it in events if it["status"] == "Failed"]
+        raise CommandError(
+            "; ".join(f"{it.get('message', '')} {it.get('logTail', '')}".strip() for it in told)
+        )
 
 
 def _agent_dies(event: str) -> Callable[[Platform, Path], None]:

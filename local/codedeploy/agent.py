@@ -17,6 +17,7 @@ import subprocess
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,7 @@ EVENTS = (
     "ApplicationStart",
     "ValidateService",
 )
+DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 LOG_TAIL_CHARACTERS = 2048
 KEPT_REVISIONS = 5
 POLL_SECONDS = 0.05
@@ -157,7 +159,7 @@ class _Run:
                     return self._scripts(event, Path(self._last_success.read_text(encoding="utf-8")))
             else:
                 return self._scripts(event, self._archive)
-        except (AppSpecError, OSError, zipfile.BadZipFile) as error:
+        except (AppSpecError, OSError, *DAMAGED_ARCHIVE) as error:
             raise EventFailed(Diagnostics("UnknownError", str(error))) from error
         return ""
 

@@ -1,11 +1,14 @@
 """What the command line makes of a deployment: its events, its failures, an agent that is lost."""
 
 import datetime
+import io
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from ops import delivery, deployments
 from ops.console import OperatorError
@@ -162,35 +165,130 @@ def test_deployment_of_somebody_else_is_waited_for(clock: Clock) -> None:
         deployments.run(target_of(codedeploy), VERSION, description="push by me")
 
 
-class History:
-    def __init__(self, *values: str) -> None:
-        self.values = values
+class Pointer:
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def get_parameter(self, **_: str) -> dict[str, Any]:
+        return {"Parameter": {"Value": self.value}}
+
+
+class Deployed:
+    """Deployments that succeeded, oldest first."""
+
+    def __init__(self, *versions: str) -> None:
+        self.infos = {
+            f"d-{number}": {
+                "deploymentId": f"d-{number}",
+                "creator": "codeDeployRollback" if version.startswith("auto:") else "user",
+                "description": "push by me",
+                "completeTime": at(number),
+                "revision": {"s3Location": {"key": f"{version.removeprefix('auto:')}.zip"}},
+            }
+            for number, version in enumerate(versions)
+        }
 
     def get_paginator(self, _name: str) -> Any:
-        items = [{"Version": number, "Value": value} for number, value in enumerate(self.values)]
-        return SimpleNamespace(paginate=lambda **_: [{"Parameters": items[::-1]}])
+        return SimpleNamespace(paginate=lambda **_: [{"deployments": list(self.infos)}])
+
+    def batch_get_deployments(self, *, deploymentIds: list[str]) -> dict[str, Any]:
+        return {"deploymentsInfo": [self.infos[it] for it in deploymentIds]}
 
 
 @pytest.mark.parametrize(
-    ("values", "live", "earlier"),
+    ("deployed", "live", "before"),
     [
-        (("none",), "none", []),
-        (("none", "a"), "a", []),
-        (("none", "a", "b"), "b", ["a"]),
-        (("none", "a", "b", "c", "b"), "b", ["c", "a"]),
-        (("none", "a", "b", "a", "b", "a"), "a", ["b"]),
+        (["a", "b"], "b", "a"),
+        (["a", "b", "c", "b"], "b", "c"),
+        (["x", "a", "auto:a"], "a", "x"),
+        (["a", "b", "a", "b", "a"], "a", "b"),
     ],
 )
-def test_what_was_live_before_is_read_from_the_pointer(
-    values: tuple[str, ...], live: str, earlier: list[str]
+def test_rollback_takes_the_version_that_was_deployed_well_before(
+    monkeypatch: pytest.MonkeyPatch, deployed: list[str], live: str, before: str
 ) -> None:
-    target: Any = SimpleNamespace(client=lambda _: History(*values), output=lambda *_: "pointer")
-    assert delivery.live_versions(target) == (live, earlier)
+    chosen: list[str] = []
+    monkeypatch.setattr(delivery, "_require_bundle", lambda _target, version: chosen.append(version))
+    monkeypatch.setattr(delivery, "_deploy", lambda *_: {})
+    clients = {"ssm": Pointer(live), "codedeploy": Deployed(*deployed)}
+    target: Any = SimpleNamespace(client=clients.__getitem__, output=lambda *_: "x")
+    delivery.rollback(target, None)
+    assert chosen == [before]
 
 
 def test_rollback_without_anything_earlier_is_refused() -> None:
-    target: Any = SimpleNamespace(client=lambda _: History("none", "a"), output=lambda *_: "pointer")
-    with pytest.raises(OperatorError, match="no version was live before a"):
+    clients = {"ssm": Pointer("a"), "codedeploy": Deployed("a", "auto:a")}
+    target: Any = SimpleNamespace(client=clients.__getitem__, output=lambda *_: "x")
+    with pytest.raises(OperatorError, match="no other version than a was live"):
         delivery.rollback(target, None)
     with pytest.raises(OperatorError, match="a is live already"):
         delivery.rollback(target, "a")
+
+
+def test_releases_say_who_and_how() -> None:
+    target: Any = SimpleNamespace(client=lambda _: Deployed("a", "auto:b"), output=lambda *_: "x")
+    newest, oldest = deployments.succeeded(target)
+    assert (newest["version"], newest["kind"], newest["who"]) == ("b", "automatic rollback", "CodeDeploy")
+    assert (oldest["version"], oldest["kind"], oldest["who"]) == ("a", "push", "me")
+    assert oldest["deployment_id"] == "d-0"
+
+
+def test_watching_pushes_every_change_once_and_outlives_a_refused_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "one.py").write_text("x = 1")
+    pushed: list[str] = []
+
+    def push(_target: Any, dags: Path) -> dict[str, Any]:
+        pushed.append((dags / "one.py").read_text())
+        if len(pushed) == 1:
+            (tmp_path / "one.py").write_text("x = 22")
+            raise OperatorError("one.py: SyntaxError")
+        if len(pushed) == 2:
+            (tmp_path / "one.py").write_text("x = 333")
+            return {"version": VERSION, "seconds": {"all": 1.0}}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(delivery, "push", push)
+    monkeypatch.setattr(delivery, "WATCH_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        delivery.watch(None, tmp_path)  # type: ignore[arg-type]
+    assert pushed == ["x = 1", "x = 22", "x = 333"]
+
+
+class Bucket:
+    def __init__(self, **objects: bytes) -> None:
+        self.objects = objects
+
+    def head_object(self, *, Key: str, **_: str) -> None:
+        if Key not in self.objects:
+            raise ClientError({"Error": {"Code": "404", "Message": "Not Found"}}, "HeadObject")
+
+    def get_object(self, *, Key: str, **_: str) -> dict[str, Any]:
+        return {"Body": io.BytesIO(self.objects[Key])}
+
+    def upload_fileobj(self, body: Any, _bucket: str, key: str) -> None:
+        self.objects[key] = body.read()
+
+
+@pytest.mark.usefixtures("clock")
+def test_promotion_deploys_the_very_bytes_of_the_other_environment() -> None:
+    source_bucket, bucket = Bucket(**{f"{VERSION}.zip": b"bundle"}), Bucket()
+    source: Any = SimpleNamespace(
+        name="dev",
+        client={"s3": source_bucket, "ssm": Pointer(VERSION)}.__getitem__,
+        output=lambda *_: "x",
+    )
+    codedeploy = CodeDeploy(("Succeeded", []))
+    target = target_of(codedeploy)
+    clients = {"s3": bucket, "codedeploy": codedeploy, "ssm": Ssm()}
+    target.client = clients.__getitem__
+    target.is_local = True
+    result = delivery.promote(target, source, None)
+    assert bucket.objects == {f"{VERSION}.zip": b"bundle"}
+    assert result["version"] == VERSION
+    assert codedeploy.created[0]["description"].startswith("promotion from dev by ")
+    with pytest.raises(OperatorError, match=f"'dev' has no bundle {OTHER}"):
+        delivery.promote(target, source, OTHER)
+    with pytest.raises(OperatorError, match="16 hex digits"):
+        delivery.promote(target, source, "latest")

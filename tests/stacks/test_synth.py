@@ -121,6 +121,37 @@ def test_nothing_is_reachable_from_outside(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_verifier_runs_beside_the_dag_processor_and_the_bastion_alone_reaches_it(environment: str) -> None:
+    [verifier] = [
+        container
+        for _, definition in resources(environment, "AWS::ECS::TaskDefinition")
+        for container in definition["Properties"]["ContainerDefinitions"]
+        if container["Name"] == "verifier"
+    ]
+    assert {"UPDRAFT_VERIFIER_SECRET"} <= {item["Name"] for item in verifier["Secrets"]}
+    assert verifier["MountPoints"][0]["ReadOnly"] is True
+    [rule] = [
+        rule["Properties"]
+        for _, rule in resources(environment, "AWS::EC2::SecurityGroupIngress")
+        if rule["Properties"]["FromPort"] == 8790
+    ]
+    assert "Bastion" in json.dumps(rule["SourceSecurityGroupId"])
+    assert "Airflow" in json.dumps(rule["GroupId"])
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_bastion_writes_the_pointer_and_the_progress_and_no_other_parameter(environment: str) -> None:
+    writes = [
+        statement for statement in statements(environment) if "ssm:PutParameter" in json.dumps(statement)
+    ]
+    resources_written = json.dumps([statement["Resource"] for statement in writes])
+    assert len(writes) == 2
+    assert "Pointer" in resources_written
+    assert "Progress" in resources_written
+    assert "*" not in resources_written
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_workers_are_tasks_and_not_a_service(environment: str) -> None:
     names = {
         service["Properties"]["ServiceName"] for _, service in resources(environment, "AWS::ECS::Service")

@@ -1,5 +1,6 @@
 """The hooks of a real bundle, run as the agent runs them, against stand-ins of SSM, Secrets Manager and the verifier."""
 
+import ast
 import hashlib
 import hmac
 import io
@@ -303,3 +304,13 @@ def test_disk_that_takes_no_more_leaves_nothing_behind(bastion: Bastion) -> None
     assert refused.returncode == 1
     assert len(refused.stderr.splitlines()) == 1
     assert bastion.found() == []
+
+
+def test_hooks_are_written_for_the_bastions_python(bastion: Bastion) -> None:
+    bastion.unpack("x = 1\n")
+    scripts = sorted((bastion.revision / "hooks").glob("*.py"))
+    assert {"release_check.py", "stage.py", "verify.py", "switch.py", "validate.py"} <= {
+        it.name for it in scripts
+    }
+    for script in scripts:
+        ast.parse(script.read_text(), feature_version=(3, 9))
