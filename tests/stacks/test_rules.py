@@ -70,6 +70,11 @@ def test_every_waiver_stands_at_one_resource_and_gives_a_reason() -> None:
         assert len(waiver.reason.split()) >= 5, f"{waiver} gives no reason"
 
 
+def test_packages_of_functions_run_on_either_architecture() -> None:
+    compiled = [path.name for path in checked("dev")[0].glob("asset.*/**/*.so")]
+    assert compiled == []
+
+
 def test_security_page_is_current() -> None:
     page = render({name: checked(name)[0] for name in ("dev", "prod")})
     assert page == (ROOT / "docs" / "security.md").read_text(), "run ./updraft security-doc"
