@@ -17,7 +17,7 @@ from stacks.linting import lint
 from stacks.rules import Violation, Waiver, unwaived
 from stacks.security_doc import render
 from tests.stacks.assemblies import changed, new_app, values_of
-from tests.stacks.test_environments import ON_EC2
+from tests.stacks.test_environments import EXISTING, ON_EC2
 
 pytestmark = pytest.mark.synth
 # Ten that differ most: a grant too many and one too few, the network, Fargate, data, delivery, an environment's file.
@@ -38,6 +38,12 @@ VARIANTS = {
     "prod": values_of("prod"),
     "sqs": base_values("sqs"),
     "instances": changed(values_of("prod"), workers={"big": ON_EC2}),
+    "merged": changed(
+        values_of("dev"),
+        topology="merged",
+        network__=EXISTING,
+        services__={"control_plane": {"cpu": 1024, "memory_mib": 4096}},
+    ),
 }
 
 
