@@ -73,7 +73,7 @@ def test_every_waiver_stands_at_one_resource_and_gives_a_reason() -> None:
     assert waivers
     for waiver in waivers:
         assert waiver.path.count("/") >= 1, f"{waiver} waives a whole stack"
-        assert len(waiver.reason.split()) >= 5, f"{waiver} gives no reason"
+        assert len(waiver.reason.split()) >= 4, f"{waiver} gives no reason"
 
 
 def test_packages_of_functions_run_on_either_architecture() -> None:
