@@ -172,9 +172,7 @@ class ScalingStack(cdk.Stack):
             worker.obtain_execution_role().role_arn for worker in airflow.workers.values()
         ]
         for statement in (
-            iam.PolicyStatement(
-                actions=["ecs:RunTask", "ecs:TagResource"], resources=families, conditions=in_cluster
-            ),
+            iam.PolicyStatement(actions=["ecs:RunTask"], resources=families, conditions=in_cluster),
             # AWS has no narrower resource for listing tasks than the condition on the cluster.
             iam.PolicyStatement(
                 actions=["ecs:ListTasks", "ecs:DescribeTasks"], resources=["*"], conditions=in_cluster

@@ -11,6 +11,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,8 @@ class Base:
 
 def run(mutations: Iterable[Mutation]) -> Iterator[Outcome]:
     """Each mutation alone, on its own copy."""
-    bases: dict[str, Base] = {}
     for mutation in mutations:
-        if mutation.base not in bases:
-            bases[mutation.base] = _base(mutation.base)
-        base = bases[mutation.base]
+        base = _base(mutation.base)
         check = _of_templates if mutation.kind == "template" else _of_environment
         yield Outcome(mutation, check(mutation, base))
 
@@ -64,6 +62,7 @@ def values_of(name: str) -> Template:
     return values
 
 
+@cache
 def _base(name: str) -> Base:
     values = values_of(name)
     with tempfile.TemporaryDirectory(prefix="updraft-mutations-") as directory:

@@ -215,8 +215,9 @@ def images(templates: Templates) -> Iterator[Finding]:
     architectures: dict[str, dict[str, Resource]] = {}
     for definition, container in _containers(templates):
         image = templates.text(definition.stack, container["Image"])
-        platform = definition.properties.get("RuntimePlatform", {}).get("CpuArchitecture", "X86_64")
-        architectures.setdefault(image, {})[str(platform)] = definition
+        if _on_fargate(definition):
+            platform = definition.properties.get("RuntimePlatform", {}).get("CpuArchitecture", "X86_64")
+            architectures.setdefault(image, {})[str(platform)] = definition
         role = templates.target(definition.stack, definition.properties.get("ExecutionRoleArn"))
         private = ".dkr.ecr." in image
         if private and (role is None or not allowed(templates, role, "ecr:BatchGetImage")):
