@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lambdas.load_metric.logic import Queue
+from stacks.config import load_environment
 from tests.stacks import assemblies
 from tests.stacks.assemblies import Template
 
@@ -154,3 +156,32 @@ def test_wrong_environment_ends_in_plain_words() -> None:
     # Users have files of their own beside the shipped ones.
     assert ran.stderr.startswith("no environment 'nowhere': there are ")
     assert ran.stderr.strip().endswith("Copy one of them to environments/nowhere.toml")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_load_metric_gets_the_queues_that_it_reads(environment: str) -> None:
+    [variables] = [
+        function["Properties"]["Environment"]["Variables"]
+        for _, function in resources(environment, "AWS::Lambda::Function")
+        if "UPDRAFT_QUEUES" in function["Properties"].get("Environment", {}).get("Variables", {})
+    ]
+    queues = [Queue(**queue) for queue in json.loads(variables["UPDRAFT_QUEUES"])]
+    assert [queue.queue for queue in queues] == list(load_environment(environment).workers)
+    assert [queue.task_definition for queue in queues] == [
+        f"updraft-{environment}-worker-{queue.queue}" for queue in queues
+    ]
+    records = {
+        parameter["Properties"]["Name"] for _, parameter in resources(environment, "AWS::SSM::Parameter")
+    }
+    assert {f"/updraft/{environment}/workers/{queue.queue}" for queue in queues} <= records
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_only_the_load_metric_starts_workers_and_nobody_stops_one(environment: str) -> None:
+    actions = [
+        action
+        for statement in statements(environment)
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    ]
+    assert "ecs:RunTask" in actions
+    assert "ecs:StopTask" not in actions
