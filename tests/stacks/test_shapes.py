@@ -189,7 +189,8 @@ def test_users_secrets_are_readable_below_the_environments_own_names_only(name: 
 
 
 def test_clean_up_runs_every_night_in_the_services_network() -> None:
-    [(_, schedule)] = resources(templates("prod"), "AWS::Scheduler::Schedule")
+    schedules = [schedule for _, schedule in resources(templates("prod"), "AWS::Scheduler::Schedule")]
+    [schedule] = [item for item in schedules if "EcsParameters" in item["Properties"]["Target"]]
     target = schedule["Properties"]["Target"]
     assert target["RetryPolicy"]["MaximumRetryAttempts"] == 0
     assert "updraft-prod-maintenance" in json.dumps(target["EcsParameters"]["TaskDefinitionArn"])
