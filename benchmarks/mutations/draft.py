@@ -90,7 +90,7 @@ MUTATIONS: list[Mutation] = []
 
 
 def template(
-    name: str, fails: str, base: str = "dev"
+    name: str, fails: str, base: str = "separate"
 ) -> Callable[[Callable[[Draft], None]], Callable[[Draft], None]]:
     """Register a change of the synthesized templates, and what fails on AWS with it."""
 
@@ -102,7 +102,7 @@ def template(
 
 
 def environment(
-    name: str, fails: str, base: str = "dev"
+    name: str, fails: str, base: str = "separate"
 ) -> Callable[[Callable[[Template], None]], Callable[[Template], None]]:
     """Register a change of an environment's file, and what fails on AWS with it."""
 

@@ -54,8 +54,9 @@ def run(mutations: Iterable[Mutation]) -> Iterator[Outcome]:
 
 
 def values_of(name: str) -> Template:
-    """A shipped environment's values; `sqs` is dev with the other broker."""
-    values = tomllib.loads((ENVIRONMENTS / f"{'dev' if name == 'sqs' else name}.toml").read_text())
+    """`prod` as it is shipped, `separate`, which has every part as a service of its own, or that with `sqs`."""
+    file = ENVIRONMENTS / "prod.toml" if name == "prod" else Path(__file__).with_name("environment.toml")
+    values = tomllib.loads(file.read_text())
     if name == "sqs":
         values["broker"] = {"kind": "sqs"}
         del values["services"]["flower"]

@@ -36,10 +36,11 @@ IN_EVERY_RUN = (
 VARIANTS = {
     "dev": values_of("dev"),
     "prod": values_of("prod"),
+    "separate": base_values("separate"),
     "sqs": base_values("sqs"),
     "instances": changed(values_of("prod"), workers={"big": ON_EC2}),
     "merged": changed(
-        values_of("dev"),
+        base_values("separate"),
         topology="merged",
         network__=EXISTING,
         services__={"control_plane": {"cpu": 1024, "memory_mib": 4096}},
