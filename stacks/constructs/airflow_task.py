@@ -82,6 +82,7 @@ class AirflowTask(Construct):
                 self._add(program, container_name="airflow", logs_id="Logs")
             else:
                 self._add(program, container_name=program.name, logs_id=f"Logs-{program.name}")
+        waive_task(self.definition)
 
     def _build_definition(
         self, name: str, size: FargateSize, role: iam.IRole, *, on_instances: bool

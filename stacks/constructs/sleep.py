@@ -13,6 +13,7 @@ from constructs import Construct
 
 from stacks.config import EnvironmentConfig
 from stacks.constructs.python_function import PythonFunction
+from stacks.waivers import policy_of, waive
 
 # Every stack, the ones that an environment may not have included.
 STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking")
@@ -78,7 +79,7 @@ class Sleep(Construct):
             self.function.add_to_role_policy(statement)
         self._build_parameters()
         self._build_schedules()
-        cloudwatch.Alarm(
+        alarm = cloudwatch.Alarm(
             self,
             "Errors",
             metric=self.function.metric_errors(period=cdk.Duration.minutes(15)),
@@ -86,6 +87,23 @@ class Sleep(Construct):
             evaluation_periods=1,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
             alarm_description="Sleep and wake fail: the environment stays as it is",
+        )
+        waive(
+            alarm,
+            "Whom to wake is the account's own: subscribe to the alarm's state change in EventBridge",
+            "NIST.800.53.R5-CloudWatchAlarmAction",
+        )
+        waive(
+            policy_of(self.observer.role),
+            "Network interfaces take no resource",
+            "AwsSolutions-IAM5[Resource::*]",
+        )
+        waive(
+            policy_of(self.function.role),
+            "This environment's services, tasks, rules and stacks, whose ids aren't known before; listing rules; and "
+            "what takes no resource: ecs:ListServices and ecs:ListTasks (within the cluster), ec2:DescribeInstances, "
+            "SageMaker's lists",
+            "AwsSolutions-IAM5",
         )
 
     def _build_parameters(self) -> None:
