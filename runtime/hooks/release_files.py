@@ -12,7 +12,6 @@ import secrets
 import shutil
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +39,8 @@ class HookError(Exception):
 
 def run(*steps: Callable[[], str]) -> None:
     """Run the steps and print what each says; a failure is told on standard error, with exit status 1."""
-    threading.Thread(target=_tell_signs_of_life, daemon=True).start()
+    ended = threading.Event()
+    threading.Thread(target=_tell_signs_of_life, args=(ended,), daemon=True).start()
     try:
         for step in steps:
             print(step(), flush=True)
@@ -48,11 +48,12 @@ def run(*steps: Callable[[], str]) -> None:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
     except OSError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error.filename or ''}: {error.strerror or error}")
+    finally:
+        ended.set()
 
 
-def _tell_signs_of_life() -> None:
-    while True:
-        time.sleep(SIGN_OF_LIFE_SECONDS)
+def _tell_signs_of_life(ended: threading.Event) -> None:
+    while not ended.wait(SIGN_OF_LIFE_SECONDS):
         # Most hooks end before, and are spared the import.
         import platform_client  # type: ignore[import-not-found]
 
