@@ -139,12 +139,12 @@ def _(draft: Draft) -> None:
 
 @template("no-way-to-the-database", "every service times out at its first query")
 def _(draft: Draft) -> None:
-    draft.remove(INGRESS, "SecurityGroupsDatabasefromupdraftdevnetworkSecurityGroupsAirflow")
+    draft.remove(INGRESS, r"SecurityGroupsDatabasefrom\w+SecurityGroupsAirflow")
 
 
 @template("no-way-to-the-releases", "tasks stay PENDING: mounting EFS times out")
 def _(draft: Draft) -> None:
-    draft.remove(INGRESS, "SecurityGroupsReleasesfromupdraftdevnetworkSecurityGroupsAirflow")
+    draft.remove(INGRESS, r"SecurityGroupsReleasesfrom\w+SecurityGroupsAirflow")
 
 
 @template("no-way-to-aws", "no image, no secret, no log: security group without egress to 443")
@@ -160,22 +160,11 @@ def _(draft: Draft) -> None:
 
 @template("lambda-in-public-subnet", "a Lambda has no public address: every call of AWS's APIs times out")
 def _(draft: Draft) -> None:
-    for template_ in draft.templates.values():
-        template_.setdefault("Outputs", {})
-    draft.properties("AWS::Lambda::Function", "LoadMetric")["VpcConfig"]["SubnetIds"] = [
-        {"Fn::ImportValue": "updraft-dev-network:Public"}
-    ]
-    draft.templates["updraft-dev-network"]["Outputs"]["Public"] = {
-        "Value": {"Ref": "VpcpublicSubnet1Subnet2BB74ED7"},
-        "Export": {"Name": "updraft-dev-network:Public"},
-    }
+    function = draft.properties("AWS::Lambda::Function", "LoadMetric")
+    function["VpcConfig"]["SubnetIds"] = [draft.import_public_subnet()]
 
 
 @template("service-in-public-subnet", "a task without a public address can't pull its image")
 def _(draft: Draft) -> None:
-    draft.templates["updraft-dev-network"]["Outputs"]["Public"] = {
-        "Value": {"Ref": "VpcpublicSubnet1Subnet2BB74ED7"},
-        "Export": {"Name": "updraft-dev-network:Public"},
-    }
     network = draft.properties("AWS::ECS::Service", "SchedulerService")["NetworkConfiguration"]
-    network["AwsvpcConfiguration"]["Subnets"] = [{"Fn::ImportValue": "updraft-dev-network:Public"}]
+    network["AwsvpcConfiguration"]["Subnets"] = [draft.import_public_subnet()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,10 @@ class Draft:
         self.templates = templates
 
     def body(self, resource_type: str, part_of_id: str = "") -> Template:
-        """The first resource of a type whose logical id holds a text."""
+        """The first resource of a type whose logical id matches a pattern."""
         for template in self.templates.values():
             for logical_id, body in template["Resources"].items():
-                if body["Type"] == resource_type and part_of_id in logical_id:
+                if body["Type"] == resource_type and re.search(part_of_id, logical_id):
                     return dict_of(body)
         raise LookupError(
             f"no {resource_type} with {part_of_id!r} in its id: the mutation has lost its target"
@@ -67,6 +68,16 @@ class Draft:
         for template in self.templates.values():
             for logical_id in [key for key, body in template["Resources"].items() if body is gone]:
                 del template["Resources"][logical_id]
+
+    def import_public_subnet(self) -> Template:
+        """How another stack names the first public subnet."""
+        [name] = [name for name in self.templates if name.endswith("-network")]
+        [subnet] = [
+            key for key in self.templates[name]["Resources"] if key.startswith("VpcpublicSubnet1Subnet")
+        ]
+        export = {"Value": {"Ref": subnet}, "Export": {"Name": f"{name}:Public"}}
+        self.templates[name].setdefault("Outputs", {})["Public"] = export
+        return {"Fn::ImportValue": f"{name}:Public"}
 
 
 def dict_of(value: Any) -> Template:
