@@ -13,10 +13,11 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class FakeTarget(Target):
-    """The environment `dev` with `outputs` and `answers` by operation; `asked` lists the requests in order."""
+    """The environment `dev` with every service, `outputs` and `answers` by operation; `asked` lists the requests in order."""
 
     def __init__(self, answers: dict[str, Answer], **changes: Any) -> None:
-        super().__init__(load_environment("dev").model_copy(update=changes))
+        every = {"services": load_environment("prod").services}
+        super().__init__(load_environment("dev").model_copy(update=every | changes))
         self.__dict__["asked"] = []
         self.__dict__["answers"] = answers
         self.__dict__["outputs"] = {

@@ -92,14 +92,14 @@ def test_migration_and_maintenance_hand_on_exactly_their_own_roles() -> None:
 def test_merged_control_plane_is_one_task_that_is_found_as_the_webserver() -> None:
     merged = definition(unusual(), "updraft-mine-control-plane")
     assert [container["Name"] for container in merged["ContainerDefinitions"]] == [
-        "webserver", "scheduler", "dag-processor", "triggerer",
+        "webserver", "scheduler", "dag-processor", "verifier", "triggerer",
     ]  # fmt: skip
     assert all("HealthCheck" in container for container in merged["ContainerDefinitions"])
     groups = {
         container["LogConfiguration"]["Options"]["awslogs-stream-prefix"]
         for container in merged["ContainerDefinitions"]
     }
-    assert groups == {"webserver", "scheduler", "dag-processor", "triggerer"}
+    assert groups == {"webserver", "scheduler", "dag-processor", "verifier", "triggerer"}
     names = [item["Properties"]["Name"] for _, item in resources(unusual(), "AWS::ServiceDiscovery::Service")]
     assert sorted(names) == ["mlflow", "webserver"]
 

@@ -36,6 +36,7 @@ GENERATED = {
     "FernetSecretAFEFCCC1": WORD,
     "JwtSecretB8834B39": WORD,
     "SessionKey0FE01E29": WORD | {"PasswordLength": 48},
+    "VerifierSecret61D44AE6": WORD,
 }
 # What SQS makes superfluous.
 NOT_IN_DEV = {"FlowerLogin5C2DCCA9", "BrokerPasswordE1C7EB39", "BrokerValkey889C93EA"}

@@ -142,7 +142,11 @@ def test_verifier_runs_beside_the_dag_processor_and_the_bastion_alone_reaches_it
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_bastion_writes_the_pointer_and_the_progress_and_no_other_parameter(environment: str) -> None:
     writes = [
-        statement for statement in statements(environment) if "ssm:PutParameter" in json.dumps(statement)
+        statement
+        for _, policy in resources(environment, "AWS::IAM::ManagedPolicy")
+        if "Bastion" in json.dumps(policy["Properties"]["Roles"])
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        if "ssm:PutParameter" in json.dumps(statement)
     ]
     resources_written = json.dumps([statement["Resource"] for statement in writes])
     assert len(writes) == 2
