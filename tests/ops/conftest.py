@@ -8,15 +8,18 @@ import pytest
 
 from ops.target import Target
 from stacks.config import load_environment
+from stacks.sizes import Service
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class FakeTarget(Target):
-    """The environment `dev` with `outputs` and `answers` by operation; `asked` lists the requests in order."""
+    """The environment `dev`, with Flower, with `outputs` and `answers` by operation; `asked` lists the requests in order."""
 
     def __init__(self, answers: dict[str, Answer], **changes: Any) -> None:
-        super().__init__(load_environment("dev").model_copy(update=changes))
+        config = load_environment("dev")
+        services = config.services.model_copy(update={"flower": Service(cpu=256, memory_mib=512)})
+        super().__init__(config.model_copy(update={"services": services} | changes))
         self.__dict__["asked"] = []
         self.__dict__["answers"] = answers
         self.__dict__["outputs"] = {
