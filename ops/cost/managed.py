@@ -33,13 +33,22 @@ def key(resource: Resource, _environment: Environment, _usage: Usage) -> Iterato
 
 
 def log_group(resource: Resource, environment: Environment, usage: Usage) -> Iterator[LineItem]:
-    """A service's log by the hour that it runs; functions write next to nothing."""
-    name = resource.properties.get("LogGroupName", "")
-    services = {item.properties["ServiceName"] for item in environment.of_type("AWS::ECS::Service")}
-    if isinstance(name, str) and name.rpartition("/")[2] in services:
+    """The log of what a service runs, by the hour; workers, one-off tasks and functions write next to nothing."""
+    definitions = [
+        environment.referred(item.stack, item.properties["TaskDefinition"])
+        for item in environment.of_type("AWS::ECS::Service")
+        if item.stack == resource.stack
+    ]
+    written = [
+        container.get("LogConfiguration", {}).get("Options", {}).get("awslogs-group")
+        for definition in definitions
+        if definition is not None
+        for container in definition.properties["ContainerDefinitions"]
+    ]
+    if {"Ref": resource.logical_id} in written:
         gib = usage.log_gib_per_service_hour
         yield resource.item(
-            f"log {name}",
+            f"log {resource.properties['LogGroupName']}",
             hourly_usd=gib * price("usd_per_gib", "log_ingestion"),
             monthly_usd=gib * usage.awake_hours * price("storage_usd_per_gib_month", "log_archive"),
         )

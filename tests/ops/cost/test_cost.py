@@ -192,6 +192,25 @@ def test_each_metric_that_airflow_may_write_is_billed() -> None:
     assert total(environment) == pytest.approx(3 * 0.30)
 
 
+def test_each_container_of_a_merged_service_writes_a_log_of_its_own() -> None:
+    def container(log: str) -> Template:
+        return {"LogConfiguration": {"Options": {"awslogs-group": {"Ref": log}}}}
+
+    logs = {name: resource("AWS::Logs::LogGroup", LogGroupName=f"/x/{name}") for name in ("A", "B", "Unused")}
+    task = resource(
+        "AWS::ECS::TaskDefinition",
+        Cpu="256",
+        Memory="512",
+        RuntimePlatform={"CpuArchitecture": "ARM64"},
+        ContainerDefinitions=[container("A"), container("B")],
+    )
+    service = resource("AWS::ECS::Service", ServiceName="merged", TaskDefinition={"Ref": "Task"})
+    with_logs = total(stack(Task=task, Service=service, **logs))
+    assert with_logs - total(stack(Task=task, Service=service)) == pytest.approx(
+        2 * 730 * 0.0005 * (0.5 + 0.03)
+    )
+
+
 def test_workers_that_are_kept_cover_the_load_first() -> None:
     environment = load_metric([QUEUE | {"min": 1}])
     assert total(environment, Usage(image_gib=0, task_hours=800)) == pytest.approx(
