@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
 
 from stacks.airflow import AirflowStack
 from stacks.config import ConfigError, EnvironmentConfig, load_environment
@@ -18,32 +20,39 @@ from stacks.workflows import WorkflowsStack
 
 def build(app: cdk.App, config: EnvironmentConfig) -> None:
     """Add every stack of an environment to the app; what reads from what is what is passed here."""
-    env = cdk.Environment(account=config.account, region=config.region)
     prefix = config.prefix
-    network = NetworkStack(app, f"{prefix}-network", config=config, env=env)
-    storage = StorageStack(app, f"{prefix}-storage", config=config, network=network, env=env)
-    airflow = AirflowStack(app, f"{prefix}-airflow", config=config, network=network, storage=storage, env=env)
-    DeliveryStack(app, f"{prefix}-delivery", config=config, network=network, storage=storage, env=env)
-    ScalingStack(
-        app, f"{prefix}-scaling", config=config, network=network, storage=storage, airflow=airflow, env=env
-    )
-    WorkflowsStack(
-        app, f"{prefix}-workflows", config=config, network=network, storage=storage, airflow=airflow, env=env
-    )
+    network = NetworkStack(app, f"{prefix}-network", config=config, **_options(config))
+    storage = StorageStack(app, f"{prefix}-storage", config=config, network=network, **_options(config))
+    data: dict[str, Any] = {"config": config, "network": network, "storage": storage}
+    airflow = AirflowStack(app, f"{prefix}-airflow", **data, **_options(config))
+    delivery = DeliveryStack(app, f"{prefix}-delivery", **data, **_options(config))
+    scaling = ScalingStack(app, f"{prefix}-scaling", airflow=airflow, **data, **_options(config))
+    workflows = WorkflowsStack(app, f"{prefix}-workflows", airflow=airflow, **data, **_options(config))
+    stacks = [network, storage, airflow, delivery, scaling, workflows]
     if config.tracking.enabled:
-        TrackingStack(
-            app,
-            f"{prefix}-tracking",
-            config=config,
-            network=network,
-            storage=storage,
-            airflow=airflow,
-            env=env,
+        stacks.append(TrackingStack(app, f"{prefix}-tracking", airflow=airflow, **data, **_options(config)))
+    for stack in stacks:
+        _finish(stack, config)
+
+
+def _options(config: EnvironmentConfig) -> dict[str, Any]:
+    """What every stack is made with; each wants a synthesizer of its own."""
+    return {
+        "env": cdk.Environment(account=config.account, region=config.region),
+        "synthesizer": cdk.DefaultStackSynthesizer(qualifier=config.bootstrap_qualifier),
+    }
+
+
+def _finish(stack: cdk.Stack, config: EnvironmentConfig) -> None:
+    """The tags of everything in a stack, and the boundary of its roles."""
+    tags = {"updraft:project": config.project, "updraft:environment": config.environment, **config.tags}
+    for key, value in tags.items():
+        cdk.Tags.of(stack).add(key, value)
+    if config.permissions_boundary is not None:
+        boundary = iam.ManagedPolicy.from_managed_policy_name(
+            stack, "PermissionsBoundary", config.permissions_boundary
         )
-    cdk.Tags.of(app).add("updraft:project", config.project)
-    cdk.Tags.of(app).add("updraft:environment", config.environment)
-    for key, value in config.tags.items():
-        cdk.Tags.of(app).add(key, value)
+        iam.PermissionsBoundary.of(stack).apply(boundary)
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ def deploy(environment: Environment = "local", as_json: Json = False) -> None:
 
     target = target_of(environment)
     if target.is_local:
-        result = laptop.up()
+        result = laptop.up(environment)
         show(result, as_json, f"Deployed in {result['deploy_seconds']} s.")
         return
     with step("synthesizing the stacks"):

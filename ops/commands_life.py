@@ -17,11 +17,11 @@ def register(app: typer.Typer) -> None:
     app.command()(demo)
 
 
-def up(as_json: Json = False) -> None:
+def up(environment: Environment = "local", as_json: Json = False) -> None:
     """Start the platform on this laptop and wait until every service is healthy."""
     from ops import laptop
 
-    result = laptop.up()
+    result = laptop.up(environment)
     show(
         result,
         as_json,
@@ -62,11 +62,11 @@ def status(
     show(result, as_json, _readable(result))
 
 
-def demo(as_json: Json = False) -> None:
+def demo(environment: Environment = "local", as_json: Json = False) -> None:
     """Deploy everything into the emulated account, push the DAGs and run a SageMaker training to its end."""
     from ops import demo as demo_run
 
-    result = demo_run.run()
+    result = demo_run.run(environment)
     show(result, as_json, demo_run.readable(result))
     if result["dag_run"]["state"] != "success":
         raise OperatorError(

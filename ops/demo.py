@@ -17,11 +17,11 @@ RUN_PREFIX = "demo__"
 RUN_SECONDS = 600
 
 
-def run() -> dict[str, Any]:
+def run(environment: str = "local") -> dict[str, Any]:
     """Bring the platform up, push the DAGs, run the workflow to its end and return what it came to."""
     started = time.monotonic()
-    platform = laptop.up()
-    target = target_of("local")
+    platform = laptop.up(environment)
+    target = target_of(environment)
     pushed = delivery.push(target, ROOT / "dags")
     airflow = target.airflow()
     run_id = airflow.active_run(DAG_ID, prefix=RUN_PREFIX) or _trigger(airflow)

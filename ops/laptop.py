@@ -43,17 +43,20 @@ DEPLOYED_FROM = (
     "app.py",
     "cdk.json",
     "requirements.txt",
-    "environments/local.toml",
     ".updraft/local/certificates/ca.pem",
 ) + ("stacks", "lambdas", "runtime", "docker", "ml")
 
 
-def up() -> dict[str, Any]:
-    """Start the platform, deploy what changed, and wait until every service is healthy."""
+def up(environment: str = "local") -> dict[str, Any]:
+    """Start the platform, deploy what changed, and wait until every service is healthy.
+
+    Raises OperatorError for an environment that isn't of the emulated account, and while that holds another one.
+    """
     started = time.monotonic()
     _require_disk(local_paths().root)
     ensure_node()
-    target = target_of("local")
+    target = target_of(environment)
+    _require_own_account(target)
     with exclusive("the local platform"), ThreadPoolExecutor() as pool:
         cdk.end_orphans()
         environments = [pool.submit(ensure_environment, image) for image in IMAGES]
@@ -69,6 +72,20 @@ def up() -> dict[str, Any]:
         "healthy_seconds": healthy_seconds,
         "up_seconds": round(time.monotonic() - started, 1),
     }
+
+
+def _require_own_account(target: Target) -> None:
+    if not target.is_local:
+        raise OperatorError(
+            f"'{target.name}' is an environment of AWS; deploy it with: ./updraft deploy --environment {target.name}"
+        )
+    record = local_paths().root / "deployed.json"
+    held = json.loads(record.read_text()).get("environment", target.name) if record.is_file() else target.name
+    if held != target.name:
+        raise OperatorError(
+            f"this machine holds environment '{held}'; remove it with: ./updraft down --wipe, "
+            f"or start it with: ./updraft up --environment {held}"
+        )
 
 
 def down(*, wipe: bool) -> dict[str, Any]:
@@ -156,7 +173,7 @@ def _last_words(log: Path) -> str:
 def deploy_if_changed(target: Target, environments: list[Future[Path]]) -> float:
     """Deploy when the sources differ from what the account holds; returns the seconds that it took, else 0."""
     record = local_paths().root / "deployed.json"
-    wanted = fingerprint()
+    wanted = fingerprint(target.name)
     if (
         record.is_file()
         and json.loads(record.read_text()).get("fingerprint") == wanted
@@ -172,11 +189,11 @@ def deploy_if_changed(target: Target, environments: list[Future[Path]]) -> float
     for environment in environments:
         environment.result()
     if record.is_file():
-        record.write_text(json.dumps({"fingerprint": None}))
+        record.write_text(json.dumps({"environment": target.name, "fingerprint": None}))
     _wait_until_settled(target)
     with step("deploying the stacks"):
         cdk.deploy(target)
-    record.write_text(json.dumps({"fingerprint": wanted}))
+    record.write_text(json.dumps({"environment": target.name, "fingerprint": wanted}))
     return round(time.monotonic() - started, 1)
 
 
@@ -229,16 +246,16 @@ def _all_deployed(target: Target) -> bool:
     )
 
 
-def fingerprint() -> str:
-    """A digest of every file that the deployed stacks are made from."""
+def fingerprint(environment: str) -> str:
+    """A digest of every file that an environment's deployed stacks are made from."""
     digest = hashlib.sha256()
-    for path in _sources():
+    for path in _sources(environment):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _sources() -> Iterator[Path]:
-    for name in DEPLOYED_FROM:
+def _sources(environment: str) -> Iterator[Path]:
+    for name in (f"environments/{environment}.toml", *DEPLOYED_FROM):
         path = ROOT / name
         if path.is_dir():
             yield from sorted(
@@ -322,7 +339,9 @@ def wait_until_healthy(target: Target) -> float:
 
 def status(target: Target) -> dict[str, Any]:
     """What runs, how healthy it is, and where the UIs are."""
-    urls = {"webserver": "http://127.0.0.1:8080", "flower": "http://127.0.0.1:5555"}
+    urls = {"webserver": "http://127.0.0.1:8080"}
+    if target.config.services.flower is not None:
+        urls["flower"] = "http://127.0.0.1:5555"
     if target.config.tracking.enabled:
         urls["mlflow"] = "http://127.0.0.1:5000"
     document: dict[str, Any] = {"environment": target.name, "services": services(target), "urls": urls}

@@ -20,7 +20,6 @@ from ops.bootstrap import ROOT
 from ops.console import OperatorError
 from stacks.config import ConfigError, EnvironmentConfig, load_environment
 
-LOCAL_ENVIRONMENT = "local"
 STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking")
 
 
@@ -45,7 +44,7 @@ class Target:
 
     @property
     def is_local(self) -> bool:
-        return self.name == LOCAL_ENVIRONMENT
+        return self.config.is_emulated
 
     @cached_property
     def session(self) -> boto3.Session:
@@ -86,7 +85,7 @@ class Target:
             if (stack := stacks.get(f"{self.prefix}-{short}")) is not None
         }
         if "airflow" not in found:
-            how = "./updraft up" if self.is_local else f"./updraft deploy --environment {self.name}"
+            how = f"./updraft deploy --environment {self.name}"
             raise OperatorError(f"'{self.name}' is not deployed; deploy it with: {how}")
         return found
 
@@ -120,10 +119,10 @@ class Target:
 
 def target_of(environment: str) -> Target:
     """Load an environment; raises OperatorError with one line for each mistake in its file."""
-    if environment == LOCAL_ENVIRONMENT:
-        from local.certificates import ensure_ca
+    from local.certificates import ensure_ca
 
-        ensure_ca(local_paths())
+    # Environments of the emulated account name this authority; it is made once, and of no use to others.
+    ensure_ca(local_paths())
     try:
         return Target(load_environment(environment))
     except ConfigError as error:

@@ -12,22 +12,25 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_servicediscovery as servicediscovery
 from constructs import Construct
 
-from stacks.config import EnvironmentConfig, FargateSize, Service
+from stacks.config import EnvironmentConfig
 from stacks.constructs import airflow_environment
-from stacks.constructs.airflow_service import AirflowService
-from stacks.constructs.airflow_task import AirflowImage, AirflowTask
+from stacks.constructs.airflow_task import AirflowImage, AirflowTask, Program
+from stacks.constructs.control_plane import ControlPlane
 from stacks.constructs.image_context import Image
+from stacks.constructs.maintenance import Maintenance
 from stacks.constructs.migration import Migration
+from stacks.constructs.worker_hosts import WorkerHosts
 from stacks.network import NetworkStack
+from stacks.sizes import FargateSize
 from stacks.storage import StorageStack
 
-MIGRATION_SIZE = FargateSize(cpu=512, memory_mib=2048)
-HTTP_CHECK = ("python", "-m", "runtime.health", "http")
-HEARTBEAT_CHECK = ("python", "-m", "runtime.health", "heartbeat")
+# Of the tasks that run once: the migration, the nightly clean-up.
+ONE_OFF_SIZE = FargateSize(cpu=512, memory_mib=2048)
 
 
 class AirflowStack(cdk.Stack):
-    """`cluster`, `namespace`, `control_role`, `task_role`, `workers` (task definitions by queue)."""
+    """`cluster`, `namespace`, `control_role`, `task_role`; `workers` (task definitions) and `capacity_providers`
+    (names) by queue."""
 
     def __init__(
         self,
@@ -65,8 +68,22 @@ class AirflowStack(cdk.Stack):
             releases=storage.releases,
         )
         self.migration = self._build_migration()
-        self._build_services()
+        ControlPlane(
+            self,
+            "ControlPlane",
+            config=config,
+            network=network,
+            storage=storage,
+            cluster=self.cluster,
+            namespace=self.namespace,
+            airflow=self.airflow,
+            control_role=self.control_role,
+            task_role=self.task_role,
+            after=self.migration,
+        )
+        self._build_maintenance()
         self.workers = {queue: self._build_worker(queue) for queue in config.workers}
+        self.capacity_providers = {queue: self._build_capacity(queue) for queue in config.workers}
         self._add_outputs()
 
     def _build_role(self, construct_id: str, of: str) -> iam.Role:
@@ -84,6 +101,12 @@ class AirflowStack(cdk.Stack):
         for role in roles:
             self._storage.logs.grant_read_write(role)
             self._storage.releases.grant(role, "elasticfilesystem:ClientMount")
+            role.add_to_policy(
+                iam.PolicyStatement(
+                    actions=["secretsmanager:GetSecretValue"],
+                    resources=airflow_environment.user_secrets(self, self._config),
+                )
+            )
             role.add_to_policy(iam.PolicyStatement(actions=["ssm:GetParameter"], resources=[parameters]))
             for queue in self._storage.broker.queues.values():
                 queue.grant_send_messages(role)
@@ -102,129 +125,50 @@ class AirflowStack(cdk.Stack):
         )
 
     def _build_migration(self) -> Migration:
-        task = AirflowTask(
-            self,
-            "MigrationTask",
-            name="migration",
-            command=["python", "-m", "runtime.migrate"],
-            health_check=None,
-            size=MIGRATION_SIZE,
-            role=self.control_role,
-            airflow=self.airflow,
-            config=self._config,
+        admin = self._storage.admin
+        program = Program(
+            "migration",
+            ["python", "-m", "runtime.migrate"],
             environment={
                 "UPDRAFT_METRICS_DATABASE_USER": airflow_environment.METRICS_DATABASE_USER,
                 "UPDRAFT_EXTRA_DATABASES": "mlflow" if self._config.tracking.enabled else "",
             },
             secrets={
-                "UPDRAFT_ADMIN_USERNAME": ecs.Secret.from_secrets_manager(self._storage.admin, "username"),
-                "UPDRAFT_ADMIN_PASSWORD": ecs.Secret.from_secrets_manager(self._storage.admin, "password"),
+                "UPDRAFT_ADMIN_USERNAME": ecs.Secret.from_secrets_manager(admin, "username"),
+                "UPDRAFT_ADMIN_PASSWORD": ecs.Secret.from_secrets_manager(admin, "password"),
             },
         )
         return Migration(
             self,
             "Migration",
-            definition=task.definition,
+            definition=self._build_task("MigrationTask", program, ONE_OFF_SIZE, self.control_role),
             cluster=self.cluster,
             network=self._network,
             security_group=self._network.groups.airflow,
         )
 
-    def _build_services(self) -> None:
-        services = self._config.services
-        groups = self._network.groups
-        self._build_service(
-            "webserver",
-            services.webserver,
-            command=["airflow", "api-server", "--host", "0.0.0.0", "--port", "8080"],
-            health_check=(*HTTP_CHECK, "http://localhost:8080/api/v2/monitor/health"),
-            security_group=groups.webserver,
-            listens=True,
+    def _build_maintenance(self) -> None:
+        days = str(self._config.airflow.metadata_retention_days)
+        program = Program(
+            "maintenance",
+            ["python", "-m", "runtime.cleanup"],
+            environment={"UPDRAFT_METADATA_RETENTION_DAYS": days},
         )
-        self._build_service(
-            "scheduler",
-            services.scheduler,
-            command=["airflow", "scheduler"],
-            health_check=(*HTTP_CHECK, "http://localhost:8974/health"),
-        )
-        self._build_service(
-            "dag-processor",
-            services.dag_processor,
-            command=["airflow", "dag-processor"],
-            health_check=(*HEARTBEAT_CHECK, "DagProcessorJob"),
-        )
-        self._build_service(
-            "triggerer",
-            services.triggerer,
-            command=["airflow", "triggerer"],
-            health_check=(*HEARTBEAT_CHECK, "TriggererJob"),
-            role=self.task_role,
-        )
-        if services.flower is not None and self._storage.flower_login is not None:
-            login = self._storage.flower_login
-            self._build_service(
-                "flower",
-                services.flower,
-                command=["airflow", "celery", "flower", "--port", "5555"],
-                health_check=(*HTTP_CHECK, "http://localhost:5555/healthcheck"),
-                listens=True,
-                secrets={
-                    "UPDRAFT_FLOWER_USERNAME": ecs.Secret.from_secrets_manager(login, "username"),
-                    "UPDRAFT_FLOWER_PASSWORD": ecs.Secret.from_secrets_manager(login, "password"),
-                },
-            )
-
-    def _build_service(
-        self,
-        name: str,
-        size: Service,
-        *,
-        command: list[str],
-        health_check: tuple[str, ...],
-        security_group: Any = None,
-        listens: bool = False,
-        role: iam.Role | None = None,
-        secrets: dict[str, ecs.Secret] | None = None,
-    ) -> None:
-        construct_id = name.title().replace("-", "")
-        task = AirflowTask(
+        Maintenance(
             self,
-            f"{construct_id}Task",
-            name=name,
-            command=command,
-            health_check=health_check,
-            size=size,
-            role=role or self.control_role,
-            airflow=self.airflow,
-            config=self._config,
-            secrets=secrets,
-        )
-        service = AirflowService(
-            self,
-            construct_id,
-            name=name,
-            definition=task.definition,
-            count=size.count,
+            "Maintenance",
+            definition=self._build_task("MaintenanceTask", program, ONE_OFF_SIZE, self.control_role),
             cluster=self.cluster,
             network=self._network,
-            security_group=security_group or self._network.groups.airflow,
-            namespace=self.namespace if listens else None,
         )
-        service.node.add_dependency(self.migration)
 
-    def _build_worker(self, queue: str) -> ecs.FargateTaskDefinition:
+    def _build_worker(self, queue: str) -> ecs.TaskDefinition:
         """Workers are no service: the load metric starts their tasks, and they leave by themselves."""
         worker = self._config.workers[queue]
-        task = AirflowTask(
-            self,
-            f"Worker-{queue}",
-            name=f"worker-{queue}",
-            command=["airflow", "celery", "worker", "--queues", queue],
-            health_check=("python", "-m", "runtime.health", "worker"),
-            size=worker,
-            role=self.task_role,
-            airflow=self.airflow,
-            config=self._config,
+        program = Program(
+            f"worker-{queue}",
+            ["airflow", "celery", "worker", "--queues", queue],
+            ("python", "-m", "runtime.health", "worker"),
             environment={
                 "UPDRAFT_QUEUE": queue,
                 "UPDRAFT_WORKER_MIN": str(worker.min),
@@ -232,7 +176,43 @@ class AirflowStack(cdk.Stack):
                 "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(worker.concurrency),
             },
         )
-        return task.definition
+        return self._build_task(f"Worker-{queue}", program, worker, self.task_role, capacity=worker.capacity)
+
+    def _build_capacity(self, queue: str) -> str:
+        """The capacity provider that the queue's workers start on."""
+        worker = self._config.workers[queue]
+        if worker.capacity != "EC2":
+            return worker.capacity
+        hosts = WorkerHosts(
+            self,
+            f"Hosts-{queue}",
+            worker=worker,
+            architecture=self._config.architecture,
+            cluster=self.cluster,
+            network=self._network,
+        )
+        return hosts.provider.capacity_provider_name
+
+    def _build_task(
+        self,
+        construct_id: str,
+        program: Program,
+        size: FargateSize,
+        role: iam.Role,
+        *,
+        capacity: str = "FARGATE",
+    ) -> ecs.TaskDefinition:
+        return AirflowTask(
+            self,
+            construct_id,
+            name=program.name,
+            programs=[program],
+            size=size,
+            role=role,
+            airflow=self.airflow,
+            config=self._config,
+            on_instances=capacity == "EC2",
+        ).definition
 
     def _add_outputs(self) -> None:
         login = self._storage.flower_login

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from stacks.sizes import FargateSize, Section, Service, Worker
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ROOT / "environments"
 
-# https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size
-FARGATE_MEMORY_MIB: dict[int, list[int]] = {
-    256: [512, 1024, 2048],
-    512: [1024, 2048, 3072, 4096],
-    1024: list(range(2048, 8192 + 1, 1024)),
-    2048: list(range(4096, 16384 + 1, 1024)),
-    4096: list(range(8192, 30720 + 1, 1024)),
-    8192: list(range(16384, 61440 + 1, 4096)),
-    16384: list(range(32768, 122880 + 1, 8192)),
-}
+# An emulated account: what happens there is on one machine, so nothing needs a way out of the network.
+EMULATED_ACCOUNT = "000000000000"
+CONTROL_PLANE = {"webserver", "scheduler", "dag_processor", "triggerer"}
 LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
-QueueName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+# Hyphens only inside and only single, as RDS wants them; none in an environment's name, so that no two pairs of
+# project and environment make the same prefix.
+ProjectName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=16)]
+EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,15}$")]
+QueueName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=32)]
+SubnetId = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]{8,17}$")]
+Ami = Annotated[str, StringConstraints(pattern=r"^ami-[0-9a-f]{8,17}$")]
 SageMakerInstance = Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
 
 
@@ -33,69 +35,69 @@ class ConfigError(ValueError):
     """Every mistake of an environment file, one line each."""
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+class ExistingNetwork(Section):
+    """A VPC that somebody else keeps, with its ways out; nothing is looked up, so every id is given.
 
+    One subnet of each tier in every zone, in the zones' order. `private` ones have a route to the internet through
+    a NAT of their own, `isolated` ones hold the data and need none; they may be the same.
+    """
 
-class FargateSize(Section):
-    """`cpu` in CPU units (1024 = one vCPU), `memory_mib` in MiB; only pairs that Fargate has."""
-
-    cpu: int
-    memory_mib: int
-
-    @model_validator(mode="after")
-    def _fits_fargate(self) -> Self:
-        if self.cpu not in FARGATE_MEMORY_MIB:
-            raise ValueError(
-                f"cpu: {self.cpu} is not a Fargate size ({', '.join(map(str, FARGATE_MEMORY_MIB))})"
-            )
-        if self.memory_mib not in FARGATE_MEMORY_MIB[self.cpu]:
-            allowed = FARGATE_MEMORY_MIB[self.cpu]
-            raise ValueError(
-                f"memory_mib: {self.memory_mib} does not go with cpu {self.cpu} ({allowed[0]} to {allowed[-1]}, "
-                f"such as {', '.join(map(str, allowed[:4]))})"
-            )
-        return self
-
-
-class Service(FargateSize):
-    count: int = Field(default=1, ge=1, le=10)
-
-
-class Worker(FargateSize):
-    """One fleet: the workers of one queue."""
-
-    concurrency: int = Field(ge=1, le=128)
-    min: int = Field(ge=0, le=100)
-    max: int = Field(ge=1, le=100)
-    idle_seconds: int = Field(default=300, ge=10, le=86_400)
-    capacity: Literal["FARGATE", "FARGATE_SPOT"] = "FARGATE"
+    vpc_id: Annotated[str, StringConstraints(pattern=r"^vpc-[0-9a-f]{8,17}$")]
+    availability_zones: list[str] = Field(min_length=2, max_length=6)
+    private_subnet_ids: list[SubnetId]
+    isolated_subnet_ids: list[SubnetId]
 
     @model_validator(mode="after")
-    def _has_room(self) -> Self:
-        if self.min > self.max:
-            raise ValueError(f"min: {self.min} is above max {self.max}")
+    def _has_a_subnet_in_every_zone(self) -> Self:
+        zones = self.availability_zones
+        mistakes = [
+            f"{tier}: {len(ids)} came for {len(zones)} availability_zones; one in each is needed"
+            for tier, ids in (
+                ("private_subnet_ids", self.private_subnet_ids),
+                ("isolated_subnet_ids", self.isolated_subnet_ids),
+            )
+            if len(set(ids)) != len(zones)
+        ]
+        if len(set(zones)) != len(zones):
+            mistakes.append(f"availability_zones: {', '.join(zones)} has one twice")
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
         return self
 
 
 class Network(Section):
+    """A VPC of our own, made with `cidr`, `availability_zones` and `nat`, or the one in `existing`."""
+
     cidr: str = "10.0.0.0/16"
     availability_zones: int = Field(default=2, ge=2, le=3)
     nat: Literal["gateway", "gateway_per_az", "instance", "none"] = "gateway"
-    bastion_instance_type: str = "t4g.micro"
+    bastion_instance_type: Annotated[str, StringConstraints(pattern=r"^[a-z]+\d+g[a-z]*\.[a-z0-9]+$")] = (
+        "t4g.micro"
+    )
+    bastion_ami: Ami | None = Field(
+        default=None,
+        description="An ARM image of Amazon Linux 2023; without one each deployment takes the newest",
+    )
+    existing: ExistingNetwork | None = None
 
     @model_validator(mode="after")
     def _is_a_network(self) -> Self:
+        mistakes = []
         try:
             network = ipaddress.IPv4Network(self.cidr)
+            if not 16 <= network.prefixlen <= 22:
+                mistakes.append(
+                    f"cidr: {self.cidr} has /{network.prefixlen}; a VPC with three subnet tiers needs /16 to /22"
+                )
         except ValueError as error:
-            raise ValueError(
-                f"cidr: {self.cidr} is not an IPv4 network such as 10.0.0.0/16 ({error})"
-            ) from error
-        if not 16 <= network.prefixlen <= 22:
-            raise ValueError(
-                f"cidr: {self.cidr} has /{network.prefixlen}; a VPC with three subnet tiers needs /16 to /22"
-            )
+            mistakes.append(f"cidr: {self.cidr} is not an IPv4 network such as 10.0.0.0/16 ({error})")
+        if self.existing is not None:
+            given = sorted(self.model_fields_set & {"cidr", "availability_zones", "nat"})
+            mistakes += [
+                f"{key}: belongs to a new VPC; remove it, or remove network.existing" for key in given
+            ]
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
         return self
 
 
@@ -110,7 +112,8 @@ class Database(Section):
 
 class Broker(Section):
     kind: Literal["redis", "sqs"] = "redis"
-    node_type: str = "cache.t4g.micro"
+    node_type: Annotated[str, StringConstraints(pattern=r"^cache\.[a-z0-9]+\.[a-z0-9]+$")] = "cache.t4g.micro"
+    multi_az: bool = Field(default=False, description="A replica in another zone that takes over")
     ca_bundle: str | None = Field(
         default=None, description="PEM file; without one the public authorities count"
     )
@@ -119,6 +122,17 @@ class Broker(Section):
 
 class Dags(Section):
     refresh_seconds: int = Field(default=5, ge=1, le=3600)
+
+
+class Airflow(Section):
+    """What Airflow does beside running tasks."""
+
+    metrics: bool = Field(default=True, description="Airflow's own metrics in CloudWatch")
+    xcom_threshold_bytes: int = Field(default=65_536, ge=0, description="Larger XComs go to S3")
+    metadata_retention_days: int = Field(default=90, ge=7, le=3650)
+    task_queued_timeout_seconds: int = Field(
+        default=1800, ge=300, le=86_400, description="Workers that start from zero need their time"
+    )
 
 
 class InstanceTypes(Section):
@@ -143,21 +157,32 @@ class Tracking(Section):
 
 
 class Services(Section):
-    webserver: Service
-    scheduler: Service
-    dag_processor: Service
-    triggerer: Service
+    """`control_plane` is the one task of the merged topology; the others are services of their own."""
+
+    webserver: Service = Service(cpu=512, memory_mib=2048)
+    scheduler: Service = Service(cpu=512, memory_mib=1024)
+    dag_processor: Service = Service(cpu=512, memory_mib=1024)
+    triggerer: Service = Service(cpu=256, memory_mib=1024)
+    control_plane: FargateSize | None = None
     flower: Service | None = None
 
 
 class EnvironmentConfig(Section):
     """Everything in which two environments may differ."""
 
-    environment: Name
-    project: Name = "updraft"
+    environment: EnvironmentName
+    project: ProjectName = "updraft"
     account: Annotated[str, StringConstraints(pattern=r"^\d{12}$")] | None = None
     region: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = "us-east-1"
     architecture: Literal["arm64", "x86_64"] = "arm64"
+    bootstrap_qualifier: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,10}$")] | None = None
+    permissions_boundary: Annotated[str, StringConstraints(pattern=r"^[\w+=,.@-]{1,128}$")] | None = Field(
+        default=None, description="Name of a managed policy of the account, put on every role"
+    )
+    hardened: bool = Field(
+        default=False, description="flow logs, access logs, insights; NIST 800-53 R5 besides AwsSolutions"
+    )
+    topology: Literal["separate", "merged"] = "separate"
     log_retention_days: int = 30
     health_check_interval_seconds: int = Field(default=30, ge=5, le=300)
     keep_data_on_destroy: bool = True
@@ -167,6 +192,7 @@ class EnvironmentConfig(Section):
     broker: Broker = Broker()
     services: Services
     workers: dict[QueueName, Worker] = Field(min_length=1)
+    airflow: Airflow = Airflow()
     dags: Dags = Dags()
     workflows: Workflows = Workflows()
     tracking: Tracking = Tracking()
@@ -180,30 +206,101 @@ class EnvironmentConfig(Section):
         return f"/{self.project}/{self.environment}"
 
     @property
+    def is_emulated(self) -> bool:
+        return self.account == EMULATED_ACCOUNT
+
+    @property
+    def bastion_is_nat(self) -> bool:
+        return self.network.existing is None and self.network.nat == "instance"
+
+    @property
+    def has_worker_hosts(self) -> bool:
+        return any(worker.capacity == "EC2" for worker in self.workers.values())
+
+    @property
     def zones(self) -> list[str]:
+        if self.network.existing is not None:
+            return self.network.existing.availability_zones
         return [f"{self.region}{letter}" for letter in "abc"[: self.network.availability_zones]]
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
-        mistakes = []
-        if self.log_retention_days not in LOG_RETENTION_DAYS:
-            allowed = ", ".join(map(str, LOG_RETENTION_DAYS))
-            mistakes.append(f"log_retention_days: {self.log_retention_days} is not one of {allowed}")
-        if self.broker.kind == "sqs" and self.services.flower is not None:
-            mistakes.append(
-                "services.flower: Flower sees nothing on SQS (no remote control, no events); "
-                'remove the section or set broker.kind = "redis"'
-            )
-        if "default" not in self.workers:
-            mistakes.append(f"workers: no queue 'default', came: {', '.join(self.workers)}")
-        for name, path in (("database", self.database.ca_bundle), ("broker", self.broker.ca_bundle)):
-            if path is not None and not (ROOT / path).is_file():
-                mistakes.append(f"{name}.ca_bundle: {path} does not exist")
-        reserved = [key for key in self.tags if key.startswith(("aws:", "updraft:"))]
-        mistakes += [f"tags: '{key}' is reserved; choose a name without aws: or updraft:" for key in reserved]
+        mistakes = [
+            *self._top_level_mistakes(),
+            *self._network_mistakes(),
+            *self._service_mistakes(),
+            *self._broker_mistakes(),
+        ]
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
+
+    def _top_level_mistakes(self) -> Iterator[str]:
+        if self.log_retention_days not in LOG_RETENTION_DAYS:
+            allowed = ", ".join(map(str, LOG_RETENTION_DAYS))
+            yield f"log_retention_days: {self.log_retention_days} is not one of {allowed}"
+        for name, path in (("database", self.database.ca_bundle), ("broker", self.broker.ca_bundle)):
+            if path is not None and not (ROOT / path).is_file():
+                yield f"{name}.ca_bundle: {path} does not exist"
+        for key in self.tags:
+            if key.startswith(("aws:", "updraft:")):
+                yield f"tags: '{key}' is reserved; choose a name without aws: or updraft:"
+        if self.keep_data_on_destroy and self.database.backup_retention_days == 0:
+            yield "database.backup_retention_days: 0 keeps no backup; keep_data_on_destroy = true needs at least 1"
+
+    def _network_mistakes(self) -> Iterator[str]:
+        if self.network.nat == "none" and not self.is_emulated:
+            yield (
+                'network.nat: "none" leaves the Lambdas without a way to AWS; choose "instance" (the cheapest), '
+                '"gateway" or "gateway_per_az"'
+            )
+        for zone in self.network.existing.availability_zones if self.network.existing else ():
+            if zone[:-1] != self.region:
+                yield f"network.existing.availability_zones: {zone} is not in {self.region}"
+
+    def _service_mistakes(self) -> Iterator[str]:
+        if "default" not in self.workers:
+            yield f"workers: no queue 'default', came: {', '.join(self.workers)}"
+        for queue, worker in self.workers.items():
+            if worker.capacity == "EC2" and self.network.nat == "none":
+                yield f'workers.{queue}.capacity: instances have no way out with network.nat = "none"'
+            # Graviton families carry a g after their generation.
+            if worker.instance_type is not None:
+                arm = re.match(r"^[a-z]+\d+g", worker.instance_type) is not None
+                if arm != (self.architecture == "arm64"):
+                    yield f"workers.{queue}.instance_type: {worker.instance_type} is not {self.architecture}"
+        if self.topology == "merged":
+            if self.services.control_plane is None:
+                yield (
+                    'services.control_plane: missing; topology "merged" needs its size, such as '
+                    "{ cpu = 1024, memory_mib = 4096 }"
+                )
+            for name in sorted(self.services.model_fields_set & CONTROL_PLANE):
+                yield f'services.{name}: has no service of its own with topology "merged"; remove it'
+        elif self.services.control_plane is not None:
+            yield 'services.control_plane: only goes with topology "merged"'
+
+    def _broker_mistakes(self) -> Iterator[str]:
+        if self.broker.kind == "redis":
+            return
+        if self.services.flower is not None:
+            yield (
+                "services.flower: Flower sees nothing on SQS (no remote control, no events); "
+                'remove the section or set broker.kind = "redis"'
+            )
+        for key in sorted(self.broker.model_fields_set & {"node_type", "multi_az", "ca_bundle"}):
+            yield f"broker.{key}: SQS has none; remove it"
+
+
+def parse_environment(name: str, values: Mapping[str, object]) -> EnvironmentConfig:
+    """Check the values of an environment; raises ConfigError with one line for each mistake."""
+    if "environment" in values:
+        raise ConfigError(f"environment: is the file's name, {name}; remove the key")
+    try:
+        return EnvironmentConfig.model_validate({"environment": name, **values})
+    except ValidationError as error:
+        lines = [line for mistake in error.errors() for line in _lines(mistake["loc"], mistake)]
+        raise ConfigError("\n".join(lines)) from error
 
 
 def load_environment(name: str, directory: Path = ENVIRONMENTS) -> EnvironmentConfig:
@@ -219,9 +316,9 @@ def load_environment(name: str, directory: Path = ENVIRONMENTS) -> EnvironmentCo
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"environments/{path.name}: not TOML: {error}") from error
     try:
-        return EnvironmentConfig.model_validate({"environment": name} | values)
-    except ValidationError as error:
-        lines = [line for mistake in error.errors() for line in _lines(mistake["loc"], mistake)]
+        return parse_environment(name, values)
+    except ConfigError as error:
+        lines = str(error).splitlines()
         raise ConfigError("\n".join(f"environments/{path.name}: {line}" for line in lines)) from error
 
 

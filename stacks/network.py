@@ -8,9 +8,11 @@ import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
-from stacks.config import EnvironmentConfig
+from stacks.config import EnvironmentConfig, ExistingNetwork
 from stacks.constructs.bastion import Bastion
 from stacks.constructs.security_groups import SecurityGroups
+
+NAT_GATEWAYS = {"gateway": 1, "gateway_per_az": None, "instance": 0, "none": 0}
 
 
 class NetworkStack(cdk.Stack):
@@ -21,11 +23,18 @@ class NetworkStack(cdk.Stack):
     ) -> None:
         self._zones = config.zones
         super().__init__(scope, construct_id, **kwargs)
-        self.vpc = self._build_vpc(config)
-        self.groups = SecurityGroups(self, "SecurityGroups", vpc=self.vpc)
+        existing = config.network.existing
+        self.vpc = self._import_vpc(existing) if existing else self._build_vpc(config)
+        self.groups = SecurityGroups(self, "SecurityGroups", vpc=self.vpc, config=config)
         self.bastion = Bastion(
-            self, "Bastion", vpc=self.vpc, security_group=self.groups.bastion, config=config
+            self,
+            "Bastion",
+            vpc=self.vpc,
+            security_group=self.groups.bastion,
+            config=config,
         )
+        if config.bastion_is_nat:
+            self._route_through_bastion()
         cdk.CfnOutput(self, "VpcId", value=self.vpc.vpc_id)
         cdk.CfnOutput(self, "BastionInstanceId", value=self.bastion.instance.instance_id)
 
@@ -40,6 +49,11 @@ class NetworkStack(cdk.Stack):
         return ec2.SubnetSelection(subnets=self.vpc.private_subnets or self.vpc.public_subnets)
 
     @property
+    def data_subnets(self) -> ec2.SubnetSelection:
+        """Where database, broker and file system are."""
+        return ec2.SubnetSelection(subnets=self.vpc.isolated_subnets)
+
+    @property
     def service_subnet_ids(self) -> list[str]:
         """The ids of the service subnets."""
         return [subnet.subnet_id for subnet in self.vpc.private_subnets or self.vpc.public_subnets]
@@ -48,6 +62,18 @@ class NetworkStack(cdk.Stack):
     def assigns_public_ip(self) -> bool:
         """Tasks without a NAT reach AWS by an address of their own; no rule lets anything in."""
         return not self.vpc.private_subnets
+
+    def _import_vpc(self, existing: ExistingNetwork) -> ec2.IVpc:
+        # Nothing here needs the route tables of somebody else's subnets.
+        cdk.Annotations.of(self).acknowledge_warning("@aws-cdk/aws-ec2:noSubnetRouteTableId")
+        return ec2.Vpc.from_vpc_attributes(
+            self,
+            "Vpc",
+            vpc_id=existing.vpc_id,
+            availability_zones=existing.availability_zones,
+            private_subnet_ids=existing.private_subnet_ids,
+            isolated_subnet_ids=existing.isolated_subnet_ids,
+        )
 
     def _build_vpc(self, config: EnvironmentConfig) -> ec2.Vpc:
         nat = config.network.nat
@@ -61,28 +87,25 @@ class NetworkStack(cdk.Stack):
             tiers.append(
                 ec2.SubnetConfiguration(name="private", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS)
             )
-        provider = self._nat_instance(config) if nat == "instance" else None
-        vpc = ec2.Vpc(
+        return ec2.Vpc(
             self,
             "Vpc",
             ip_addresses=ec2.IpAddresses.cidr(config.network.cidr),
             max_azs=len(config.zones),
-            nat_gateways={"none": 0, "gateway_per_az": None}.get(nat, 1),
-            nat_gateway_provider=provider,
+            nat_gateways=NAT_GATEWAYS[nat],
             subnet_configuration=tiers,
             gateway_endpoints={
                 "S3": ec2.GatewayVpcEndpointOptions(service=ec2.GatewayVpcEndpointAwsService.S3)
             },
         )
-        if provider is not None:
-            provider.connections.allow_from(
-                ec2.Peer.ipv4(vpc.vpc_cidr_block), ec2.Port.all_traffic(), "what the VPC sends out"
-            )
-        return vpc
 
-    def _nat_instance(self, config: EnvironmentConfig) -> ec2.NatInstanceProviderV2:
-        return ec2.NatProvider.instance_v2(
-            instance_type=ec2.InstanceType(config.network.bastion_instance_type),
-            machine_image=ec2.MachineImage.latest_amazon_linux2023(cpu_type=ec2.AmazonLinuxCpuType.ARM_64),
-            default_allowed_traffic=ec2.NatTrafficDirection.OUTBOUND_ONLY,
-        )
+    def _route_through_bastion(self) -> None:
+        """The private subnets reach the internet through the bastion, which is the NAT instance as well."""
+        for subnet in self.vpc.private_subnets:
+            assert isinstance(subnet, ec2.Subnet)
+            subnet.add_route(
+                "Nat",
+                router_type=ec2.RouterType.INSTANCE,
+                router_id=self.bastion.instance.instance_id,
+                enables_internet_connectivity=True,
+            )

@@ -83,7 +83,7 @@ class ScalingStack(cdk.Stack):
                 "slots": worker.concurrency,
                 "min": worker.min,
                 "max": worker.max,
-                "capacity_provider": worker.capacity,
+                "capacity_provider": airflow.capacity_providers[queue],
             }
             for queue, worker in config.workers.items()
         ]

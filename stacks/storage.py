@@ -70,7 +70,7 @@ class StorageStack(cdk.Stack):
             instance_identifier=f"{config.prefix}-metadata",
             instance_type=ec2.InstanceType(settings.instance_class.removeprefix("db.")),
             vpc=network.vpc,
-            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+            vpc_subnets=network.data_subnets,
             security_groups=[network.groups.database],
             database_name=DATABASE_NAME,
             credentials=rds.Credentials.from_generated_secret(
@@ -99,7 +99,7 @@ class StorageStack(cdk.Stack):
             self,
             "Releases",
             vpc=network.vpc,
-            vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED),
+            vpc_subnets=network.data_subnets,
             security_group=network.groups.releases,
             encrypted=True,
             throughput_mode=efs.ThroughputMode.ELASTIC,

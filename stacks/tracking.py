@@ -66,6 +66,7 @@ class TrackingStack(cdk.Stack):
             storage=storage,
             config=config,
         )
+        assert network.groups.mlflow is not None, "made where tracking is on"
         AirflowService(
             self,
             "Mlflow",
@@ -74,7 +75,8 @@ class TrackingStack(cdk.Stack):
             count=1,
             cluster=airflow.cluster,
             network=network,
-            security_group=network.groups.mlflow,
+            security_groups=[network.groups.mlflow],
             namespace=airflow.namespace,
+            dns_name="mlflow",
         )
         cdk.CfnOutput(self, "TrackingSecretArn", value=self.login.secret_arn)

@@ -4,7 +4,9 @@ the image's entry point puts together (docs/architecture.md)."""
 from __future__ import annotations
 
 import json
+import re
 
+import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 
 from stacks.config import EnvironmentConfig
@@ -13,8 +15,28 @@ from stacks.storage import DATABASE_NAME, StorageStack
 
 BUNDLE = "updraft"
 METRICS_DATABASE_USER = "load_metric"
-# A queued task's token lives as long; workers may have to start first.
-TASK_QUEUED_TIMEOUT_SECONDS = 1800
+# AWS's own connection stands in the environment: asking Secrets Manager for it would cost a call every time.
+CONNECTIONS_IN_SECRETS_MANAGER = "^(?!aws_default$)"
+# What the dashboard shows and alarms watch; CloudWatch bills each metric by its name.
+METRICS = (
+    "scheduler_heartbeat",
+    "dag_processor_heartbeat",
+    "triggerer_heartbeat",
+    "scheduler.tasks",
+    "scheduler.dagruns.running",
+    "scheduler.orphaned_tasks",
+    "executor.open_slots",
+    "executor.queued_tasks",
+    "executor.running_tasks",
+    "pool.open_slots",
+    "pool.starving_tasks",
+    "dag_processing.import_errors",
+    "dag_processing.total_parse_time",
+    "dag_processing.file_path_queue_size",
+    "dagbag_size",
+    "triggers.succeeded",
+    "triggers.failed",
+)
 # At one heartbeat every 5 s this outlasts a Multi-AZ failover of the database (60 to 120 s).
 MAX_FAILED_HEARTBEATS = 36
 # A file that didn't change is parsed again after this long; right after a switch it has to be.
@@ -75,7 +97,14 @@ def _airflow_options(config: EnvironmentConfig, storage: StorageStack, namespace
         "AIRFLOW__CORE__DEFAULT_TIMEZONE": "utc",
         "AIRFLOW__API__EXPOSE_CONFIG": "False",
         "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "True",
-        "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(TASK_QUEUED_TIMEOUT_SECONDS),
+        # A queued task's token lives as long; workers may have to start first.
+        "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(config.airflow.task_queued_timeout_seconds),
+        **_secrets_backend(config),
+        "AIRFLOW__CORE__XCOM_BACKEND": "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend",
+        # Beside the logs, which expire as the metadata does.
+        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH": f"s3://aws_default@{storage.logs.bucket_name}/xcom",
+        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD": str(config.airflow.xcom_threshold_bytes),
+        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_COMPRESSION": "gzip",
         "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": str(MAX_FAILED_HEARTBEATS),
         "AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1",
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
@@ -92,6 +121,46 @@ def _airflow_options(config: EnvironmentConfig, storage: StorageStack, namespace
         "AIRFLOW_CONN_AWS_DEFAULT": "aws://",
         "AWS_REGION": config.region,
         "AWS_DEFAULT_REGION": config.region,
+    }
+
+
+def _secrets_backend(config: EnvironmentConfig) -> dict[str, str]:
+    """Connections and variables come from Secrets Manager first, then from the environment and the database."""
+    place = config.ssm_prefix.lstrip("/")
+    return {
+        "AIRFLOW__SECRETS__BACKEND": "airflow.providers.amazon.aws.secrets.secrets_manager.SecretsManagerBackend",
+        "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(
+            {
+                "connections_prefix": f"{place}/connections",
+                "connections_lookup_pattern": CONNECTIONS_IN_SECRETS_MANAGER,
+                "variables_prefix": f"{place}/variables",
+                "config_prefix": None,
+            }
+        ),
+    }
+
+
+def user_secrets(stack: cdk.Stack, config: EnvironmentConfig) -> list[str]:
+    """The ARNs under which users keep connections and variables."""
+    return [
+        stack.format_arn(
+            service="secretsmanager",
+            resource="secret",
+            resource_name=f"{config.ssm_prefix.lstrip('/')}/{kind}/*",
+            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+        )
+        for kind in ("connections", "variables")
+    ]
+
+
+def metrics(config: EnvironmentConfig) -> dict[str, str]:
+    """Airflow's own metrics, in the processes whose standard output is a log group and not a task's log."""
+    if not config.airflow.metrics:
+        return {}
+    return {
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_CUSTOM_CLIENT_PATH": "runtime.metrics.EmbeddedMetricsClient",
+        "AIRFLOW__METRICS__METRICS_ALLOW_LIST": ",".join(f"^{re.escape(name)}" for name in METRICS),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
@@ -15,7 +17,7 @@ DNS_TTL_SECONDS = 10
 
 
 class AirflowService(Construct):
-    """`service`; with a `namespace` it is found as `{name}.{namespace}`."""
+    """`service`; with a `dns_name` it is found as `{dns_name}.{namespace}`."""
 
     def __init__(
         self,
@@ -23,12 +25,13 @@ class AirflowService(Construct):
         construct_id: str,
         *,
         name: str,
-        definition: ecs.FargateTaskDefinition,
+        definition: ecs.TaskDefinition,
         count: int,
         cluster: ecs.ICluster,
         network: NetworkStack,
-        security_group: ec2.ISecurityGroup,
-        namespace: servicediscovery.INamespace | None = None,
+        security_groups: Sequence[ec2.ISecurityGroup],
+        namespace: servicediscovery.INamespace,
+        dns_name: str | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         self.service = ecs.FargateService(
@@ -43,14 +46,14 @@ class AirflowService(Construct):
             circuit_breaker=ecs.DeploymentCircuitBreaker(enable=True, rollback=True),
             vpc_subnets=network.service_subnets,
             assign_public_ip=network.assigns_public_ip,
-            security_groups=[security_group],
+            security_groups=list(security_groups),
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
             cloud_map_options=ecs.CloudMapOptions(
-                name=name,
+                name=dns_name,
                 cloud_map_namespace=namespace,
                 dns_record_type=servicediscovery.DnsRecordType.A,
                 dns_ttl=cdk.Duration.seconds(DNS_TTL_SECONDS),
             )
-            if namespace
+            if dns_name
             else None,
         )

@@ -1,18 +1,19 @@
-"""One Fargate task definition around the Airflow image: its command, its part of the secrets, its health check."""
+"""A task definition around the Airflow image: its containers with their commands, secrets and health checks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_efs as efs
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from stacks.config import EnvironmentConfig, FargateSize
+from stacks.config import EnvironmentConfig
+from stacks.constructs.log_group import log_group
+from stacks.sizes import FargateSize
 
 RELEASES_DIRECTORY = "/mnt/releases"
 ARCHITECTURES = {"arm64": ecs.CpuArchitecture.ARM64, "x86_64": ecs.CpuArchitecture.X86_64}
@@ -32,8 +33,23 @@ class AirflowImage:
     releases: efs.IFileSystem
 
 
+@dataclass(frozen=True)
+class Program:
+    """What one container runs, beside what all of them share; its log group has its name."""
+
+    name: str
+    command: Sequence[str]
+    health_check: Sequence[str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, ecs.Secret] = field(default_factory=dict)
+
+
 class AirflowTask(Construct):
-    """`definition`, `container` and `log_group` of one kind of Airflow task."""
+    """`definition` of one kind of Airflow task, with a container for each program.
+
+    A single one is called `airflow`; several are called as their programs. With `on_instances` the task runs on
+    instances of the cluster instead of Fargate.
+    """
 
     def __init__(
         self,
@@ -41,62 +57,78 @@ class AirflowTask(Construct):
         construct_id: str,
         *,
         name: str,
-        command: Sequence[str],
-        health_check: Sequence[str] | None,
+        programs: Sequence[Program],
         size: FargateSize,
         role: iam.IRole,
         airflow: AirflowImage,
         config: EnvironmentConfig,
-        environment: Mapping[str, str] | None = None,
-        secrets: Mapping[str, ecs.Secret] | None = None,
+        on_instances: bool = False,
     ) -> None:
         super().__init__(scope, construct_id)
-        self.log_group = logs.LogGroup(
-            self,
-            "Logs",
-            log_group_name=f"{config.ssm_prefix}/{name}",
-            retention=logs.RetentionDays[_retention_name(config.log_retention_days)],
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-        )
-        self.definition = self._build_definition(name, size, role, config)
-        self.container = self.definition.add_container(
-            "airflow",
-            image=airflow.image,
-            command=list(command),
-            environment={**airflow.environment, **(environment or {})},
-            secrets={**airflow.secrets, **(secrets or {})},
-            logging=ecs.LogDrivers.aws_logs(stream_prefix=name, log_group=self.log_group),
-            health_check=_health_check(health_check, config) if health_check else None,
-            stop_timeout=cdk.Duration.seconds(STOP_TIMEOUT_SECONDS),
-        )
-        self._mount_releases(airflow.releases)
-
-    def _build_definition(
-        self, name: str, size: FargateSize, role: iam.IRole, config: EnvironmentConfig
-    ) -> ecs.FargateTaskDefinition:
-        return ecs.FargateTaskDefinition(
-            self,
-            "Definition",
-            family=f"{config.prefix}-{name}",
-            cpu=size.cpu,
-            memory_limit_mib=size.memory_mib,
-            task_role=role,
-            runtime_platform=ecs.RuntimePlatform(
-                cpu_architecture=ARCHITECTURES[config.architecture],
-                operating_system_family=ecs.OperatingSystemFamily.LINUX,
-            ),
-        )
-
-    def _mount_releases(self, releases: efs.IFileSystem) -> None:
+        self._config = config
+        self._airflow = airflow
+        self.definition = self._build_definition(name, size, role, on_instances=on_instances)
         self.definition.add_volume(
             name="releases",
             efs_volume_configuration=ecs.EfsVolumeConfiguration(
-                file_system_id=releases.file_system_id,
+                file_system_id=airflow.releases.file_system_id,
                 transit_encryption="ENABLED",
                 authorization_config=ecs.AuthorizationConfig(iam="ENABLED"),
             ),
         )
-        self.container.add_mount_points(
+        if len(programs) == 1:
+            self._add(programs[0], container_name="airflow", logs_id="Logs")
+        else:
+            for program in programs:
+                self._add(program, container_name=program.name, logs_id=f"Logs-{program.name}")
+
+    def _build_definition(
+        self, name: str, size: FargateSize, role: iam.IRole, *, on_instances: bool
+    ) -> ecs.TaskDefinition:
+        family = f"{self._config.prefix}-{name}"
+        if on_instances:
+            return ecs.TaskDefinition(
+                self,
+                "Definition",
+                compatibility=ecs.Compatibility.EC2,
+                network_mode=ecs.NetworkMode.AWS_VPC,
+                family=family,
+                cpu=str(size.cpu),
+                memory_mib=str(size.memory_mib),
+                task_role=role,
+            )
+        return ecs.FargateTaskDefinition(
+            self,
+            "Definition",
+            family=family,
+            cpu=size.cpu,
+            memory_limit_mib=size.memory_mib,
+            task_role=role,
+            runtime_platform=ecs.RuntimePlatform(
+                cpu_architecture=ARCHITECTURES[self._config.architecture],
+                operating_system_family=ecs.OperatingSystemFamily.LINUX,
+            ),
+        )
+
+    def _add(self, program: Program, *, container_name: str, logs_id: str) -> None:
+        config = self._config
+        group = log_group(
+            self,
+            logs_id,
+            name=f"{config.ssm_prefix}/{program.name}",
+            retention_days=config.log_retention_days,
+        )
+        container = self.definition.add_container(
+            container_name,
+            image=self._airflow.image,
+            command=list(program.command),
+            environment={**self._airflow.environment, **program.environment},
+            secrets={**self._airflow.secrets, **program.secrets},
+            logging=ecs.LogDrivers.aws_logs(stream_prefix=program.name, log_group=group),
+            health_check=_health_check(program.health_check, config) if program.health_check else None,
+            stop_timeout=cdk.Duration.seconds(STOP_TIMEOUT_SECONDS),
+        )
+        container.add_mount_points(
             ecs.MountPoint(container_path=RELEASES_DIRECTORY, source_volume="releases", read_only=True)
         )
 
@@ -109,12 +141,3 @@ def _health_check(command: Sequence[str], config: EnvironmentConfig) -> ecs.Heal
         retries=UNHEALTHY_AFTER,
         start_period=cdk.Duration.seconds(START_PERIOD_SECONDS),
     )
-
-
-def _retention_name(days: int) -> str:
-    names = {
-        1: "ONE_DAY", 3: "THREE_DAYS", 5: "FIVE_DAYS", 7: "ONE_WEEK", 14: "TWO_WEEKS", 30: "ONE_MONTH",
-        60: "TWO_MONTHS", 90: "THREE_MONTHS", 120: "FOUR_MONTHS", 150: "FIVE_MONTHS", 180: "SIX_MONTHS",
-        365: "ONE_YEAR", 400: "THIRTEEN_MONTHS", 545: "EIGHTEEN_MONTHS", 731: "TWO_YEARS",
-    }  # fmt: skip
-    return names[days]

@@ -51,8 +51,23 @@ systemctl restart codedeploy-agent
 """
 
 
+# https://docs.aws.amazon.com/vpc/latest/userguide/work-with-nat-instances.html
+NAT_USER_DATA = """\
+dnf install -y iptables-services
+systemctl enable --now iptables
+echo net.ipv4.ip_forward=1 >/etc/sysctl.d/90-updraft-nat.conf
+sysctl -p /etc/sysctl.d/90-updraft-nat.conf
+iptables -t nat -A POSTROUTING -o "$(ip route show default | awk '{print $5; exit}')" -j MASQUERADE
+iptables -F FORWARD
+service iptables save
+"""
+
+
 class Bastion(Construct):
-    """One small instance without any inbound port; `instance` and its `role`."""
+    """One small instance, reached by Session Manager only; `instance` and its `role`.
+
+    Where it is the NAT instance as well, it stands in a public subnet with an address of its own and forwards for the private subnets.
+    """
 
     def __init__(
         self,
@@ -66,6 +81,8 @@ class Bastion(Construct):
         super().__init__(scope, construct_id)
         region = cdk.Stack.of(self).region
         user_data = ec2.UserData.for_linux()
+        if config.bastion_is_nat:
+            user_data.add_commands(NAT_USER_DATA)
         user_data.add_commands(
             USER_DATA.format(ssm_prefix=config.ssm_prefix, region=region, releases="/mnt/releases")
         )
@@ -75,20 +92,30 @@ class Bastion(Construct):
             assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
             managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name("AmazonSSMManagedInstanceCore")],
         )
+        in_public = config.bastion_is_nat or not vpc.private_subnets
         self.instance = ec2.Instance(
             self,
             "Instance",
             vpc=vpc,
-            vpc_subnets=ec2.SubnetSelection(subnets=vpc.private_subnets or vpc.public_subnets),
-            associate_public_ip_address=True if not vpc.private_subnets else None,
+            vpc_subnets=ec2.SubnetSelection(subnets=vpc.public_subnets if in_public else vpc.private_subnets),
+            associate_public_ip_address=True if in_public else None,
+            source_dest_check=False if config.bastion_is_nat else None,
             instance_type=ec2.InstanceType(config.network.bastion_instance_type),
-            machine_image=ec2.MachineImage.latest_amazon_linux2023(cpu_type=ec2.AmazonLinuxCpuType.ARM_64),
+            machine_image=_image(config),
             role=self.role,
             security_group=security_group,
             user_data=user_data,
-            require_imdsv2=True,
+            # `require_imdsv2` would add a launch template with a fixed name: two environments would clash.
+            http_tokens=ec2.HttpTokens.REQUIRED,
             block_devices=[
                 ec2.BlockDevice(device_name="/dev/xvda", volume=ec2.BlockDeviceVolume.ebs(16, encrypted=True))
             ],
         )
         cdk.Tags.of(self.instance).add(CODEDEPLOY_TAG, config.prefix)
+
+
+def _image(config: EnvironmentConfig) -> ec2.IMachineImage:
+    ami = config.network.bastion_ami
+    if ami is not None:
+        return ec2.MachineImage.generic_linux({config.region: ami})
+    return ec2.MachineImage.latest_amazon_linux2023(cpu_type=ec2.AmazonLinuxCpuType.ARM_64)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import aws_cdk as cdk
-from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_elasticache as elasticache
 from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_sqs as sqs
@@ -46,11 +45,12 @@ class Broker(Construct):
     def _build_valkey(
         self, config: EnvironmentConfig, network: NetworkStack, password: secretsmanager.ISecret
     ) -> elasticache.CfnReplicationGroup:
+        assert network.groups.broker is not None, "made with this kind"
         subnets = elasticache.CfnSubnetGroup(
             self,
             "Subnets",
             description=f"Broker of {config.prefix}",
-            subnet_ids=network.vpc.select_subnets(subnet_type=ec2.SubnetType.PRIVATE_ISOLATED).subnet_ids,
+            subnet_ids=[subnet.subnet_id for subnet in network.vpc.isolated_subnets],
         )
         return elasticache.CfnReplicationGroup(
             self,
@@ -59,8 +59,9 @@ class Broker(Construct):
             engine="valkey",
             engine_version="8.0",
             cache_node_type=config.broker.node_type,
-            num_cache_clusters=1,
-            automatic_failover_enabled=False,
+            num_cache_clusters=2 if config.broker.multi_az else 1,
+            automatic_failover_enabled=config.broker.multi_az,
+            multi_az_enabled=config.broker.multi_az,
             cache_subnet_group_name=subnets.ref,
             security_group_ids=[network.groups.broker.security_group_id],
             transit_encryption_enabled=True,

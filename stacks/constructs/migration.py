@@ -10,6 +10,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import custom_resources as cr
 from constructs import Construct
 
+from stacks.constructs.maintenance import pass_roles_of
 from stacks.constructs.python_function import PythonFunction
 from stacks.network import NetworkStack
 
@@ -24,7 +25,7 @@ class Migration(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        definition: ecs.FargateTaskDefinition,
+        definition: ecs.TaskDefinition,
         cluster: ecs.ICluster,
         network: NetworkStack,
         security_group: ec2.ISecurityGroup,
@@ -65,17 +66,18 @@ class Migration(Construct):
         self,
         start: lambda_.Function,
         check: lambda_.Function,
-        definition: ecs.FargateTaskDefinition,
+        definition: ecs.TaskDefinition,
         cluster: ecs.ICluster,
     ) -> None:
         in_cluster = {"ArnEquals": {"ecs:cluster": cluster.cluster_arn}}
-        start.add_to_role_policy(
-            iam.PolicyStatement(
-                actions=["ecs:RunTask"], resources=[definition.task_definition_arn], conditions=in_cluster
-            )
+        # Any revision: a rollback runs the old one while the policy already names the new, or the reverse.
+        family = cdk.Stack.of(self).format_arn(
+            service="ecs", resource="task-definition", resource_name=f"{definition.family}:*"
         )
-        definition.task_role.grant_pass_role(start.grant_principal)
-        definition.obtain_execution_role().grant_pass_role(start.grant_principal)
+        start.add_to_role_policy(
+            iam.PolicyStatement(actions=["ecs:RunTask"], resources=[family], conditions=in_cluster)
+        )
+        start.add_to_role_policy(pass_roles_of(definition))
         tasks = cdk.Stack.of(self).format_arn(
             service="ecs", resource="task", resource_name=f"{cluster.cluster_name}/*"
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from stacks.config import EnvironmentConfig
 from stacks.constructs.airflow_task import ARCHITECTURES
+from stacks.constructs.log_group import log_group
 from stacks.storage import StorageStack
 
 DATABASE_NAME = "mlflow"
@@ -34,12 +34,8 @@ class MlflowTask(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         size = config.tracking.size
-        log_group = logs.LogGroup(
-            self,
-            "Logs",
-            log_group_name=f"{config.ssm_prefix}/mlflow",
-            retention=logs.RetentionDays.ONE_MONTH,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
+        group = log_group(
+            self, "Logs", name=f"{config.ssm_prefix}/mlflow", retention_days=config.log_retention_days
         )
         self.definition = ecs.FargateTaskDefinition(
             self,
@@ -76,7 +72,7 @@ class MlflowTask(Construct):
                 "MLFLOW_PASSWORD": ecs.Secret.from_secrets_manager(login, "password"),
                 "MLFLOW_FLASK_SERVER_SECRET_KEY": ecs.Secret.from_secrets_manager(session_key),
             },
-            logging=ecs.LogDrivers.aws_logs(stream_prefix="mlflow", log_group=log_group),
+            logging=ecs.LogDrivers.aws_logs(stream_prefix="mlflow", log_group=group),
             health_check=ecs.HealthCheck(
                 command=["CMD", "python", "/opt/updraft/server.py", "--check"],
                 interval=cdk.Duration.seconds(config.health_check_interval_seconds),
