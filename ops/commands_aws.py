@@ -46,7 +46,7 @@ def diff(environment: Environment = "local", as_json: Json = False) -> None:
 
 def deploy(environment: Environment = "local", as_json: Json = False) -> None:
     """Deploy an environment. On AWS this makes what you pay for; see the README's section on cost."""
-    from ops import cdk, laptop
+    from ops import architecture, cdk, laptop
     from ops.target import target_of
 
     target = target_of(environment)
@@ -55,7 +55,8 @@ def deploy(environment: Environment = "local", as_json: Json = False) -> None:
         show(result, as_json, f"Deployed in {result['deploy_seconds']} s.")
         return
     with step("synthesizing the stacks"):
-        cdk.synth(target)
+        assembly = cdk.synth(target)
+    architecture.require_buildable(assembly, environment)
     with step("deploying the stacks"):
         cdk.deploy(target)
     show({"environment": environment, "outputs": target.outputs}, as_json, "Deployed.")
