@@ -186,3 +186,26 @@ def test_wrong_environment_ends_in_plain_words() -> None:
     assert ran.stderr.strip() == (
         "no environment 'nowhere': there are dev, local, prod. Copy one of them to environments/nowhere.toml"
     )
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_containers_run_read_only_with_the_volumes_of_their_image(environment: str) -> None:
+    for _, definition in resources(environment, "AWS::ECS::TaskDefinition"):
+        properties = definition["Properties"]
+        empty = {volume["Name"] for volume in properties["Volumes"] if len(volume) == 1}
+        for container in properties["ContainerDefinitions"]:
+            assert container["ReadonlyRootFilesystem"] is True
+            assert container["LinuxParameters"]["InitProcessEnabled"] is True
+            image = "mlflow" if container["Name"] == "mlflow" else "airflow"
+            declared = re.search(
+                r"^VOLUME (.+)$", (ROOT / "docker" / image / "Dockerfile").read_text(), re.MULTILINE
+            )
+            assert declared is not None
+            mounted = {
+                mount["ContainerPath"] for mount in container["MountPoints"] if mount["SourceVolume"] in empty
+            }
+            # Without the image's word a volume belongs to root.
+            assert mounted == set(json.loads(declared[1]))
+            # No two containers of a task write to one volume.
+            empty -= {mount["SourceVolume"] for mount in container["MountPoints"]}
+        assert not empty
