@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 
+from stacks import rules
 from stacks.airflow import AirflowStack
 from stacks.config import ConfigError, EnvironmentConfig, load_environment
 from stacks.delivery import DeliveryStack
@@ -15,6 +17,7 @@ from stacks.network import NetworkStack
 from stacks.scaling import ScalingStack
 from stacks.storage import StorageStack
 from stacks.tracking import TrackingStack
+from stacks.waivers import waive_each
 from stacks.workflows import WorkflowsStack
 
 
@@ -53,6 +56,12 @@ def _finish(stack: cdk.Stack, config: EnvironmentConfig) -> None:
             stack, "PermissionsBoundary", config.permissions_boundary
         )
         iam.PermissionsBoundary.of(stack).apply(boundary)
+    waive_each(
+        stack,
+        "AWS::IAM::Policy",
+        "It belongs to one role and goes with it",
+        "NIST.800.53.R5-IAMNoInlinePolicy",
+    )
 
 
 def main() -> None:
@@ -60,11 +69,20 @@ def main() -> None:
     app = cdk.App()
     try:
         config = load_environment(app.node.try_get_context("environment") or "local")
+        build(app, config)
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    build(app, config)
-    app.synth()
+    assembly = Path(app.synth().directory)
+    violations = rules.check(app, assembly, hardened=config.hardened)
+    for violation in violations:
+        print(violation, file=sys.stderr)
+    if violations:
+        print(
+            f"{len(violations)} findings in {config.prefix}: mend them, or waive them where they are",
+            file=sys.stderr,
+        )
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,20 @@ import sys
 
 import typer
 
-from ops import commands_aws, commands_checks, commands_dags, commands_life, console
+from ops import (
+    commands_access,
+    commands_aws,
+    commands_bench,
+    commands_checks,
+    commands_dags,
+    commands_delivery,
+    commands_jobs,
+    commands_life,
+    commands_operation,
+    commands_scale,
+    commands_security,
+    console,
+)
 from ops.bootstrap import BootstrapError
 from ops.console import OperatorError
 
@@ -18,7 +31,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (commands_life, commands_aws, commands_dags, commands_checks):
+for group in (
+    commands_life,
+    commands_aws,
+    commands_dags,
+    commands_delivery,
+    commands_access,
+    commands_jobs,
+    commands_scale,
+    commands_operation,
+    commands_security,
+    commands_checks,
+    commands_bench,
+):
     group.register(app)
 
 

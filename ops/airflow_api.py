@@ -12,6 +12,8 @@ import requests
 from ops.console import OperatorError
 
 TIMEOUT_SECONDS = 20
+# The most that the API answers at once by default.
+PAGE = 100
 FINISHED_STATES = frozenset({"success", "failed"})
 
 
@@ -30,7 +32,7 @@ class AirflowApi:
             response = self._session.request(
                 method, f"{self.base_url}{path}", timeout=TIMEOUT_SECONDS, **arguments
             )
-        except requests.ConnectionError as error:
+        except (requests.ConnectionError, requests.Timeout) as error:
             raise OperatorError(
                 f"no answer from the webserver at {self.base_url}: is the platform up?"
             ) from error
@@ -53,6 +55,19 @@ class AirflowApi:
         """Files that the dag-processor could not import, with their stack traces."""
         answer: dict[str, Any] = self._send("GET", "/api/v2/importErrors")
         return list(answer["import_errors"])
+
+    def longest_task(self) -> dict[str, Any] | None:
+        """The ended task instance that took longest, if any has ended."""
+        path = "/api/v2/dags/~/dagRuns/~/taskInstances"
+        answer = self._send(
+            "GET", path, params={"order_by": "-duration", "limit": 1, "state": ["success", "failed"]}
+        )
+        return answer["task_instances"][0] if answer["task_instances"] else None
+
+    def scheduler_heartbeat(self) -> str:
+        """When a scheduler was last alive, in ISO 8601 with its offset."""
+        health: dict[str, Any] = self._send("GET", "/api/v2/monitor/health")
+        return str(health["scheduler"]["latest_scheduler_heartbeat"])
 
     def params(self, dag_id: str) -> list[str]:
         """The names of a DAG's parameters."""
@@ -84,21 +99,48 @@ class AirflowApi:
         run: dict[str, Any] = self._send("GET", f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}")
         return run
 
+    def unfinished_runs(self, *, dag_id: str = "~", version: str | None = None) -> int:
+        """How many runs of a DAG, by default of any, are queued or running; on one bundle version or on any."""
+        wanted: dict[str, Any] = {"state": ["queued", "running"], "limit": 1}
+        if version is not None:
+            wanted["bundle_version"] = version
+        return int(self._send("GET", f"/api/v2/dags/{quote(dag_id)}/dagRuns", params=wanted)["total_entries"])
+
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """The task instances of a run, in no particular order."""
         path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances"
         answer: dict[str, Any] = self._send("GET", path, params={"limit": 1000})
         return list(answer["task_instances"])
 
+    def task_history(self, queue: str, since: str) -> Iterator[dict[str, Any]]:
+        """Task instances of a queue, of every DAG, that began since a moment (ISO 8601)."""
+        offset = 0
+        while True:
+            answer = self._send(
+                "GET",
+                "/api/v2/dags/~/dagRuns/~/taskInstances",
+                params={
+                    "queue": queue, "start_date_gte": since, "limit": PAGE, "offset": offset, "order_by": "id",
+                },
+            )  # fmt: skip
+            yield from answer["task_instances"]
+            offset += PAGE
+            if len(answer["task_instances"]) < PAGE:
+                return
+
     def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
         """What a task returned."""
         path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}"
         return self._send("GET", f"{path}/xcomEntries/return_value", params={"deserialize": True})["value"]
 
-    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> Iterator[str]:
-        """The lines of one try's log."""
+    def task_log(
+        self, dag_id: str, run_id: str, task_id: str, try_number: int, *, map_index: int = -1
+    ) -> Iterator[str]:
+        """The lines of one try's log; `map_index` is -1 for a task that isn't mapped."""
         path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}"
-        answer = self._send("GET", f"{path}/logs/{try_number}", params={"full_content": True})
+        answer = self._send(
+            "GET", f"{path}/logs/{try_number}", params={"full_content": True, "map_index": map_index}
+        )
         for entry in answer["content"]:
             yield (
                 entry

@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".updraft"
 NODE_DIRECTORY = HOME / "node"
 TOOLS = "tools"
+CLIENTS = "clients"
+LOCKS = {TOOLS: "requirements.txt", CLIENTS: "tests/end_to_end/clients/requirements.txt"}
 MINIMUM_FREE_MIB = {TOOLS: 1500, "node": 300}
 DEFAULT_FREE_MIB = 1200
 # The real file: a link to the interpreter may be gone tomorrow, and the environments with it.
@@ -34,13 +36,13 @@ class BootstrapError(Exception):
 
 
 def environment_python(name: str) -> Path:
-    """The interpreter of an environment: `tools`, or the name of a folder in `docker/`."""
+    """The interpreter of an environment: one of LOCKS, or the name of a folder in `docker/`."""
     return HOME / "envs" / name / "bin" / "python"
 
 
 def lock_of(name: str) -> Path:
     """The hashed lock that an environment is made from."""
-    return ROOT / ("requirements.txt" if name == TOOLS else f"docker/{name}/requirements.txt")
+    return ROOT / LOCKS.get(name, f"docker/{name}/requirements.txt")
 
 
 def ensure_environment(name: str) -> Path:

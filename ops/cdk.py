@@ -36,7 +36,9 @@ def synth(target: Target) -> Path:
 def bootstrap(target: Target) -> None:
     """Make the CDK's own bucket, repository and roles in the account, once."""
     account, region = local_paths().account_id, local_paths().region
-    run_cdk(target, ["bootstrap", f"aws://{account}/{region}"], outside_app=True)
+    qualifier = target.config.bootstrap_qualifier
+    named = ["--qualifier", qualifier] if qualifier else []
+    run_cdk(target, ["bootstrap", f"aws://{account}/{region}", *named], outside_app=True)
 
 
 def deploy(target: Target, *, arguments: list[str] | None = None) -> None:

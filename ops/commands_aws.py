@@ -18,14 +18,19 @@ def register(app: typer.Typer) -> None:
 
 
 def synth(environment: Environment = "local", as_json: Json = False) -> None:
-    """Check an environment's file and synthesize its stacks."""
+    """Check an environment's file, synthesize its stacks, and hold them against every rule and cfn-lint."""
     from ops import cdk
     from ops.target import target_of
+    from stacks.linting import lint
 
     target = target_of(environment)
     with step("synthesizing the stacks"):
         assembly = cdk.synth(target)
     templates = sorted(path.name for path in assembly.glob("*.template.json"))
+    with step("linting the templates"):
+        findings = lint([assembly / name for name in templates], target.config.region)
+    if findings:
+        raise OperatorError("cfn-lint finds\n  " + "\n  ".join(findings))
     show(
         {"environment": environment, "assembly": str(assembly), "templates": templates},
         as_json,
@@ -45,8 +50,8 @@ def diff(environment: Environment = "local", as_json: Json = False) -> None:
 
 
 def deploy(environment: Environment = "local", as_json: Json = False) -> None:
-    """Deploy an environment. On AWS this makes what you pay for; see the README's section on cost."""
-    from ops import architecture, cdk, laptop
+    """Deploy an environment, waking it first. On AWS this makes what you pay for; see docs/cost.md."""
+    from ops import architecture, cdk, laptop, sleeping
     from ops.target import target_of
 
     target = target_of(environment)
@@ -57,6 +62,7 @@ def deploy(environment: Environment = "local", as_json: Json = False) -> None:
     with step("synthesizing the stacks"):
         assembly = cdk.synth(target)
     architecture.require_buildable(assembly, environment)
+    sleeping.ensure_awake_if_deployed(target)
     with step("deploying the stacks"):
         cdk.deploy(target)
     show({"environment": environment, "outputs": target.outputs}, as_json, "Deployed.")

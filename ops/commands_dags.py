@@ -1,4 +1,4 @@
-"""`push`, `run`, `logs`: DAGs, their runs and what they say."""
+"""`check`, `bundle`, `run`: DAGs and their runs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,37 @@ from ops.console import Environment, Json, OperatorError, say, show, step
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    app.command()(push)
+    app.command()(check)
+    app.command()(bundle)
     app.command()(run)
-    app.command()(logs)
 
 
-def push(
-    environment: Environment = "local",
-    dags: Annotated[Path, typer.Option("--dags", help="The folder of DAGs to push.")] = Path("dags"),
+def check(
+    dags: Annotated[Path, typer.Option("--dags", help="The folder of DAGs to check.")] = Path("dags"),
     as_json: Json = False,
 ) -> None:
-    """Push the DAG bundle through CodeDeploy and wait until it is served."""
-    from ops import delivery
-    from ops.target import target_of
+    """Import DAGs as a push would and tell every error with its file and line; needs no platform."""
+    from ops import checking
 
-    result = delivery.push(target_of(environment), dags)
-    show(result, as_json, f"Version {result['version']} is live: {', '.join(result['dag_ids'])}.")
+    result = checking.check(dags)
+    told = [str(checking.Finding(**error)) for error in result["errors"]]
+    good = f"{len(result['dag_ids'])} DAGs are good: {', '.join(result['dag_ids'])}."
+    show(result, as_json, "\n".join(told) or good)
+    if told:
+        raise OperatorError(f"{dags}: a push would be refused for {len(told)} error{'s' * (len(told) > 1)}")
+
+
+def bundle(
+    output: Annotated[Path, typer.Option("--output", help="The folder to write VERSION.zip to.")],
+    dags: Annotated[Path, typer.Option("--dags", help="The folder of DAGs.")] = Path("dags"),
+    as_json: Json = False,
+) -> None:
+    """Write the bundle that a push would send, for a pipeline that deploys it with CodeDeploy."""
+    from ops import checking
+
+    built = checking.build(dags, output)
+    result = {"version": built.version, "archive": str(built.archive)}
+    show(result, as_json, str(built.archive))
 
 
 def run(
@@ -77,17 +92,3 @@ def _parse_conf(text: str) -> dict[str, Any]:
     if not isinstance(conf, dict):
         raise OperatorError(f"--conf must be a JSON object, came: {text}")
     return conf
-
-
-def logs(
-    what: Annotated[str, typer.Argument(metavar="SERVICE|RUN")],
-    environment: Environment = "local",
-    lines: Annotated[int, typer.Option(help="How many of the newest lines.")] = 100,
-    as_json: Json = False,
-) -> None:
-    """Show the newest log lines of a service (scheduler, worker-default, …) or of a DAG run."""
-    from ops import logs as reader
-    from ops.target import target_of
-
-    found = reader.read(target_of(environment), what, lines=lines)
-    show({"of": what, "lines": found}, as_json, "\n".join(found))

@@ -1,51 +1,146 @@
-"""Pushes a DAG bundle: build, upload, CodeDeploy, and wait until the dag-processor serves it."""
+"""Makes a version of the DAG bundle live: builds or finds it, deploys it by CodeDeploy, and follows the deployment.
+
+A deployment succeeds when the dag-processor serves every DAG of the version (runtime/hooks), so nothing here asks
+Airflow, and all of it is the same on AWS and on the laptop.
+"""
 
 from __future__ import annotations
 
+import getpass
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops import deployments
 from ops.bootstrap import ROOT
 from ops.console import OperatorError, say, step
 from ops.target import Target
-from runtime.release import Release, ReleaseError, build_release
+from runtime.release import Release, build_release
+from runtime.release_check import VERSION, ReleaseError
 
-DEPLOYMENT_SECONDS = 120
-SERVED_SECONDS = 120
+NO_RELEASE = "none"
+WATCH_SECONDS = 0.3
 
 
 def push(target: Target, dags: Path) -> dict[str, Any]:
-    """Make a version live and return `version`, `deployment_id`, `dag_ids` and the seconds of each phase.
+    """Make the DAGs of a folder live; returns `version`, `deployment_id`, `dag_ids` and the `seconds` of each phase.
 
-    Raises OperatorError when the folder is no bundle, the deployment fails or the version isn't served in time;
-    whatever was live before then still is.
+    Raises OperatorError when the folder is no bundle or the deployment doesn't succeed; whatever was live before then
+    still is.
     """
-    airflow = target.airflow()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        started = time.monotonic()
         with step("building the bundle"):
             release = _build(dags, Path(scratch))
-        bucket = target.output("storage", "BundlesBucket")
-        key = f"{release.version}.zip"
-        target.client("s3").upload_file(str(release.archive), bucket, key)
-        uploaded = time.monotonic()
-    with step(f"deploying version {release.version}"):
-        deployment_id = _deploy(target, bucket, key)
-    deployed = time.monotonic()
-    with step("waiting until it is served"):
-        dag_ids = _wait_until_served(airflow, release.version)
+        _upload(target, release)
+    uploaded = round(time.monotonic() - started, 2)
+    result = _deploy(target, release.version, "push")
+    return result | {"seconds": {"build_and_upload": uploaded} | result["seconds"]}
+
+
+def rollback(target: Target, version: str | None) -> dict[str, Any]:
+    """Make an earlier version live again, by default the one that was live before; returns what `push` returns."""
+    live = live_version(target)
+    if version is None:
+        # What the pointer once named may have failed its validation; what was deployed well has not.
+        earlier = (row["version"] for row in deployments.succeeded(target))
+        version = next((it for it in earlier if it != live), None)
+        if version is None:
+            raise OperatorError(f"no other version than {live} was live; ./updraft releases shows them")
+    if version == live:
+        raise OperatorError(f"{version} is live already")
+    _require_bundle(target, version)
+    return _deploy(target, version, "rollback")
+
+
+def promote(target: Target, source: Target, version: str | None) -> dict[str, Any]:
+    """Make a version of another environment live in this one, byte by byte the same bundle."""
+    version = version or live_version(source)
+    if version == NO_RELEASE:
+        raise OperatorError(f"nothing is live in '{source.name}' yet")
+    _require_bundle(source, version)
+    started = time.monotonic()
+    with step(f"copying {version} from {source.name}"):
+        bundle = source.client("s3").get_object(
+            Bucket=source.output("storage", "BundlesBucket"), Key=f"{version}.zip"
+        )["Body"]
+        target.client("s3").upload_fileobj(
+            bundle, target.output("storage", "BundlesBucket"), f"{version}.zip"
+        )
+    copied = round(time.monotonic() - started, 2)
+    result = _deploy(target, version, f"promotion from {source.name}")
+    return result | {"seconds": {"copy": copied} | result["seconds"]}
+
+
+def releases(target: Target) -> dict[str, Any]:
+    """What was made live: `live`, and for each version its last deployment, newest first, with the runs still on it.
+
+    `runs` is None where Airflow can't be reached.
+    """
+    live = live_version(target)
+    rows: dict[str, dict[str, Any]] = {}
+    for deployment in deployments.succeeded(target):
+        rows.setdefault(deployment["version"], deployment | {"live": deployment["version"] == live})
+    try:
+        airflow = target.airflow()
+        for version, row in rows.items():
+            row["runs"] = airflow.unfinished_runs(version=version)
+    except OperatorError as error:
+        say(f"  the runs on each version are not known: {error}")
+        for row in rows.values():
+            row["runs"] = None
+    return {"environment": target.name, "live": live, "releases": list(rows.values())}
+
+
+def watch(target: Target, dags: Path) -> None:
+    """Push at every change of the folder until interrupted; a push that fails is told, and the next change tried."""
+    last = None
+    say(f"watching {dags}; Ctrl-C ends it")
+    while True:
+        state = _state_of(dags)
+        if state != last and state == _settled(dags, state):
+            last = state
+            try:
+                result = push(target, dags)
+                say(f"{result['version']} is live after {sum(result['seconds'].values()):.1f} s")
+            except OperatorError as error:
+                say(f"updraft: {error}")
+        time.sleep(WATCH_SECONDS)
+
+
+def live_version(target: Target) -> str:
+    """What the pointer names; `none` before the first push."""
+    name = target.output("delivery", "PointerParameter")
+    try:
+        return str(target.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
+    except (BotoCoreError, ClientError) as error:
+        raise OperatorError(f"the pointer {name} can't be read: {error}") from error
+
+
+def _deploy(target: Target, version: str, kind: str) -> dict[str, Any]:
+    started = time.monotonic()
+    with step(f"deploying version {version}"):
+        found = deployments.run(target, version, description=f"{kind} by {_who(target)}")
     return {
-        "version": release.version,
-        "deployment_id": deployment_id,
-        "dag_ids": dag_ids,
-        "seconds": {
-            "build_and_upload": round(uploaded - started, 2),
-            "deployment": round(deployed - uploaded, 2),
-            "served": round(time.monotonic() - deployed, 2),
-        },
+        "version": version,
+        "deployment_id": found.identifier,
+        "dag_ids": found.dag_ids,
+        "seconds": {**found.event_seconds, "waiting": _rest(started, found.event_seconds)},
     }
+
+
+def _rest(started: float, seconds: dict[str, float]) -> float:
+    return round(max(0.0, time.monotonic() - started - sum(seconds.values())), 2)
+
+
+def _who(target: Target) -> str:
+    """Whoever AWS says we are; on the laptop, where everybody is the same, the user of this machine."""
+    if target.is_local:
+        return getpass.getuser()
+    return str(target.client("sts").get_caller_identity()["Arn"])
 
 
 def _build(dags: Path, output: Path) -> Release:
@@ -57,62 +152,37 @@ def _build(dags: Path, output: Path) -> Release:
         raise OperatorError(f"{dags} can't be pushed: {error}") from error
 
 
-def _deploy(target: Target, bucket: str, key: str) -> str:
-    client = target.client("codedeploy")
-    deployment_id: str = client.create_deployment(
-        applicationName=target.output("delivery", "ApplicationName"),
-        deploymentGroupName=target.output("delivery", "DeploymentGroupName"),
-        revision={"revisionType": "S3", "s3Location": {"bucket": bucket, "key": key, "bundleType": "zip"}},
-    )["deploymentId"]
-    told: set[str] = set()
-    deadline = time.monotonic() + DEPLOYMENT_SECONDS
-    while True:
-        info = client.get_deployment(deploymentId=deployment_id)["deploymentInfo"]
-        failures = _tell_events(client, deployment_id, told)
-        if info["status"] == "Succeeded":
-            return deployment_id
-        if info["status"] in ("Failed", "Stopped"):
-            reason = "; ".join(failures) or info.get("errorInformation", {}).get("message", "no reason given")
-            raise OperatorError(f"deployment {deployment_id} {info['status'].lower()}: {reason}")
-        if time.monotonic() > deadline:
-            client.stop_deployment(deploymentId=deployment_id, autoRollbackEnabled=True)
-            raise OperatorError(
-                f"deployment {deployment_id} was still {info['status']} after {DEPLOYMENT_SECONDS} s and was stopped: "
-                "is the CodeDeploy agent on the bastion running?"
-            )
-        time.sleep(0.3)
+def _upload(target: Target, release: Release) -> None:
+    bucket = target.output("storage", "BundlesBucket")
+    target.client("s3").upload_file(str(release.archive), bucket, f"{release.version}.zip")
 
 
-def _tell_events(client: Any, deployment_id: str, told: set[str]) -> list[str]:
-    """Say each lifecycle event that has ended since the last look; return what the failed ones say."""
-    failures = []
-    for target_id in client.list_deployment_targets(deploymentId=deployment_id)["targetIds"]:
-        found = client.get_deployment_target(deploymentId=deployment_id, targetId=target_id)
-        for event in found["deploymentTarget"]["instanceTarget"].get("lifecycleEvents", []):
-            name, state = event["lifecycleEventName"], event["status"]
-            if state == "Failed":
-                diagnostics = event.get("diagnostics", {})
-                failures.append(
-                    f"{name}: {diagnostics.get('message', '')} {diagnostics.get('logTail', '')}".strip()
-                )
-            if state in ("Succeeded", "Failed") and name not in told:
-                told.add(name)
-                say(f"  {name}: {state.lower()}")
-    return failures
+def _require_bundle(target: Target, version: str) -> None:
+    if not VERSION.fullmatch(version):
+        raise OperatorError(f"{version!r} is no version: 16 hex digits, as ./updraft releases shows them")
+    try:
+        target.client("s3").head_object(
+            Bucket=target.output("storage", "BundlesBucket"), Key=f"{version}.zip"
+        )
+    except ClientError as error:
+        raise OperatorError(
+            f"'{target.name}' has no bundle {version} ({error}); ./updraft releases shows what there is"
+        ) from error
 
 
-def _wait_until_served(airflow: Any, version: str) -> list[str]:
-    deadline = time.monotonic() + SERVED_SECONDS
-    while True:
-        dags = airflow.dags()
-        if dags and all(dag["bundle_version"] == version for dag in dags):
-            return sorted(dag["dag_id"] for dag in dags)
-        if time.monotonic() > deadline:
-            errors = "; ".join(
-                f"{error['filename']}: {error['stack_trace'][-300:]}" for error in airflow.import_errors()
-            )
-            raise OperatorError(
-                f"version {version} is deployed but not served after {SERVED_SECONDS} s. "
-                + (f"Import errors: {errors}" if errors else "Look at: ./updraft logs dag-processor")
-            )
-        time.sleep(0.3)
+def _state_of(dags: Path) -> dict[str, tuple[int, int]]:
+    state = {}
+    for file in sorted(dags.rglob("*")):
+        try:
+            if file.is_file() and "__pycache__" not in file.parts:
+                state[str(file)] = (file.stat().st_mtime_ns, file.stat().st_size)
+        except FileNotFoundError:
+            continue
+    return state
+
+
+def _settled(dags: Path, state: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """The folder's state a moment later: an editor may be in the middle of writing several files."""
+    if state:
+        time.sleep(WATCH_SECONDS)
+    return _state_of(dags)

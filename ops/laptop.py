@@ -64,6 +64,7 @@ def up(environment: str = "local", with_engine: engine.Engine | None = None) -> 
         environments = [pool.submit(ensure_environment, image) for image in IMAGES]
         start_account()
         _drop_cut_off_creation(target)
+        _wake(target)
         deploy_seconds = deploy_if_changed(target, environments)
         for made in environments:
             made.result()
@@ -225,6 +226,13 @@ def _drop_cut_off_creation(target: Target) -> None:
     start_account()
 
 
+def _wake(target: Target) -> None:
+    """An environment that went to sleep still sleeps after `down`: a deployment needs its database."""
+    from ops import sleeping
+
+    sleeping.ensure_awake_if_deployed(target)
+
+
 def _wait_until_settled(target: Target) -> None:
     """Let an operation end that a killed deployment left behind; CloudFormation refuses a second one meanwhile."""
     deadline = time.monotonic() + SETTLED_SECONDS
@@ -320,7 +328,7 @@ def _healthy(tasks: list[dict[str, Any]], group: str) -> int:
     return sum(task.get("group") == group and task.get("healthStatus") == "HEALTHY" for task in tasks)
 
 
-def wait_until_healthy(target: Target) -> float:
+def wait_until_healthy(target: Target, timeout_seconds: float = HEALTHY_SECONDS) -> float:
     """Wait until every service and the least number of workers is healthy; returns the seconds waited."""
     started = time.monotonic()
     told: set[str] = set()
@@ -333,9 +341,9 @@ def wait_until_healthy(target: Target) -> float:
         waiting = [row["service"] for row in rows if row["healthy"] < row["wanted"]]
         if not waiting:
             return round(time.monotonic() - started, 1)
-        if time.monotonic() - started > HEALTHY_SECONDS:
+        if time.monotonic() - started > timeout_seconds:
             raise OperatorError(
-                f"not healthy after {HEALTHY_SECONDS} s: {', '.join(waiting)}. "
+                f"not healthy after {timeout_seconds:.0f} s: {', '.join(waiting)}. "
                 f"Look at one with: ./updraft logs {waiting[0]}"
             )
         time.sleep(0.5)

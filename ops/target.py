@@ -6,6 +6,7 @@ Everything else in the command line works through a Target and so does the same 
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,9 @@ from ops.console import OperatorError
 from stacks.config import ConfigError, EnvironmentConfig, load_environment
 
 STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking")
+
+# Clients may be shared by threads; the session that makes them may not.
+_making_a_client = threading.Lock()
 
 
 def local_paths() -> LocalPaths:
@@ -59,13 +63,14 @@ class Target:
 
     def client(self, service: str) -> Any:
         """A boto3 client of this environment's account."""
-        return self.session.client(
-            service,
-            endpoint_url=local_paths().endpoint_url if self.is_local else None,
-            config=Config(
-                retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5, read_timeout=60
-            ),
-        )
+        with _making_a_client:
+            return self.session.client(
+                service,
+                endpoint_url=local_paths().endpoint_url if self.is_local else None,
+                config=Config(
+                    retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5, read_timeout=60
+                ),
+            )
 
     @cached_property
     def outputs(self) -> dict[str, dict[str, str]]:

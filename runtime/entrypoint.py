@@ -16,6 +16,9 @@ from urllib.parse import quote
 
 # Redis delivers a message again after this long: no task may run longer.
 REDIS_VISIBILITY_TIMEOUT_SECONDS = 7 * 86_400
+# A long poll of SQS has to end before a leaving worker has (it listens 3 s more): a message that comes for a worker
+# that is gone would be hidden for the whole visibility timeout.
+SQS_WAIT_SECONDS = 2
 DATABASE = ("HOST", "PORT", "NAME", "USER", "PASSWORD", "CA_BUNDLE")
 
 
@@ -89,6 +92,7 @@ def _broker(given: Mapping[str, str]) -> dict[str, str]:
         "AIRFLOW__CELERY__WORKER_ENABLE_REMOTE_CONTROL": "False",
         "AIRFLOW__CELERY__OPERATION_TIMEOUT": "10",
         "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__REGION": given["AWS_REGION"],
+        "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__WAIT_TIME_SECONDS": str(SQS_WAIT_SECONDS),
         "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__IS_SECURE": str(not endpoint.startswith("http://")),
         "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": given[
             "UPDRAFT_BROKER_VISIBILITY_TIMEOUT_SECONDS"

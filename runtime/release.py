@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MANIFEST = ".release.json"
+from runtime import release_check
+from runtime.release_check import MANIFEST, ReleaseError, path_mistake, size_mistakes, version_of
+
 HOOKS = Path(__file__).parent / "hooks"
 # The earliest time that a zip can hold; a real one would make equal content unequal archives.
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
@@ -21,10 +23,7 @@ FILE_MODE = 0o644
 SCRIPT_MODE = 0o755
 IGNORED_FOLDERS = {"__pycache__", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"}
 IGNORED_SUFFIXES = {".pyc", ".pyo"}
-
-
-class ReleaseError(ValueError):
-    """The folders can't become a bundle; the text says which file is in the way and why."""
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def build_release(dags_directory: Path, extra: Sequence[Path], output: Path) -> 
     so that both can be imported. Byte-code, caches and version control are left out.
 
     Raises ReleaseError for a missing or empty folder, one without Python files, a link, a name that is not
-    UTF-8 or can't be unpacked everywhere, and for two sources of one path.
+    UTF-8 or can't be unpacked everywhere, too many or too large files, and for two sources of one path.
     """
     sources: dict[str, Path] = dict(_files(dags_directory, prefix=""))
     if not any(path.endswith(".py") for path in sources):
@@ -53,6 +52,8 @@ def build_release(dags_directory: Path, extra: Sequence[Path], output: Path) -> 
             if path in sources:
                 raise ReleaseError(f"{path}: comes from both {sources[path]} and {source}; rename one")
             sources[path] = source
+    if mistakes := size_mistakes({path: source.stat().st_size for path, source in sources.items()}):
+        raise ReleaseError("\n".join(f"{dags_directory}: {mistake}" for mistake in mistakes[:SHOWN]))
     contents = {path: sources[path].read_bytes() for path in sorted(sources)}
     files = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
     version = version_of(files)
@@ -62,19 +63,14 @@ def build_release(dags_directory: Path, extra: Sequence[Path], output: Path) -> 
     temporary = output / f".{version}.zip"
     with zipfile.ZipFile(temporary, "w") as bundle:
         _add(bundle, "appspec.yml", (HOOKS / "appspec.yml").read_bytes(), FILE_MODE)
-        for script in sorted(HOOKS.glob("*.py")):
+        # The hooks run where nothing else of the project is: the rules travel with them.
+        for script in [*sorted(HOOKS.glob("*.py")), Path(release_check.__file__)]:
             _add(bundle, f"hooks/{script.name}", script.read_bytes(), SCRIPT_MODE)
         _add(bundle, f"release/{MANIFEST}", manifest, FILE_MODE)
         for path, content in contents.items():
             _add(bundle, f"release/{path}", content, FILE_MODE)
     temporary.replace(archive)
     return Release(version=version, archive=archive, files=files)
-
-
-def version_of(files: Mapping[str, str]) -> str:
-    """Return the first 16 hex digits of the SHA-256 over the sorted paths and file hashes."""
-    lines = "".join(f"{path}\0{digest}\n" for path, digest in sorted(files.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
 def _files(folder: Path, *, prefix: str) -> Iterator[tuple[str, Path]]:
@@ -99,20 +95,17 @@ def _files(folder: Path, *, prefix: str) -> Iterator[tuple[str, Path]]:
 
 
 def _check_entry(directory: Path, name: str) -> None:
-    shown = os.fsencode(directory / name).decode("utf-8", "backslashreplace")
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ReleaseError(f"{shown}: the name is not UTF-8; rename it") from error
-    if "\\" in name or any(ord(character) < 32 for character in name):
-        raise ReleaseError(f"{shown!r}: the name has a backslash or a control character; rename it")
     path = directory / name
+    if mistake := path_mistake(name):
+        if name == MANIFEST:
+            return
+        raise ReleaseError(f"{os.fsencode(directory).decode('utf-8', 'backslashreplace')}: {mistake}")
     if path.is_symlink():
         raise ReleaseError(
-            f"{shown}: is a symbolic link; a release holds plain files, put the file in its place"
+            f"{path}: is a symbolic link; a release holds plain files, put the file in its place"
         )
     if not path.is_dir() and not path.is_file():
-        raise ReleaseError(f"{shown}: is neither a file nor a folder")
+        raise ReleaseError(f"{path}: is neither a file nor a folder")
 
 
 def _add(bundle: zipfile.ZipFile, path: str, content: bytes, mode: int) -> None:

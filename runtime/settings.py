@@ -32,6 +32,8 @@ class WorkflowSettings:
     instance_types: dict[str, str]
     max_runtime_seconds: int
     poll_seconds: int
+    monthly_budget_usd: int
+    usd_per_hour: dict[str, float]
 
 
 def workflow_settings() -> WorkflowSettings:
@@ -45,13 +47,16 @@ def workflow_settings() -> WorkflowSettings:
     return WorkflowSettings(**{key: values[key] for key in known})
 
 
-def job_name(context: Mapping[str, Any], *, kind: str) -> str:
-    """A SageMaker name that a try of a task always gets again: `{environment}-{task}-{digest of what it is}`.
+def job_name(context: Mapping[str, Any], *, kind: str, number: int | None = None) -> str:
+    """A SageMaker name that a task instance always gets again: `{environment}-{task}-{digest of what it is}`.
+
+    `number` tells things of the same task instance apart; each try has names of its own unless one is given.
 
     At most 63 characters, 32 for a tuning job; letters, digits and single hyphens.
     """
     instance = context["ti"]
-    identity = f"{instance.dag_id}/{instance.run_id}/{instance.task_id}/{instance.map_index}/{instance.try_number}/{kind}"
+    mark = instance.try_number if number is None else f"number-{number}"
+    identity = f"{instance.dag_id}/{instance.run_id}/{instance.task_id}/{instance.map_index}/{mark}/{kind}"
     digest = hashlib.sha256(identity.encode()).hexdigest()[:DIGEST_CHARACTERS]
     environment = f"{os.environ['UPDRAFT_PROJECT']}-{os.environ['UPDRAFT_ENVIRONMENT']}"
     words = re.sub(r"[^a-zA-Z0-9]+", "-", f"{environment}-{instance.task_id}").strip("-")
@@ -71,6 +76,7 @@ def tags(context: Mapping[str, Any]) -> list[dict[str, str]]:
         "updraft:dag": instance.dag_id,
         "updraft:run": instance.run_id,
         "updraft:task": instance.task_id,
+        "updraft:map-index": str(instance.map_index),
         "updraft:bundle-version": version or "none",
     }
     # Characters that a tag's value can't have become underscores.

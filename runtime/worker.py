@@ -1,13 +1,17 @@
 """The life of a worker: it preloads what every task imports, and leaves by itself when it is not needed.
 
-Nobody ever stops a busy worker. It stops consuming first and looks again, so a task that arrives meanwhile is run.
+SIGTERM, as a spot notice brings it, reaches the parent alone: Celery stops consuming and finishes what runs. Tasks
+are told only when Fargate's time is nearly up, so that they can still clean up behind them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
+import signal
+import socket
 import threading
 import time
 from typing import Any
@@ -15,15 +19,16 @@ from typing import Any
 from celery import bootsteps
 from celery.worker import state
 
+from runtime.departure import Action, Departure
 from runtime.fleet import Fleet
 from runtime.health import WORKER_FILE
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-FLEET_SECONDS = 15.0
-# After consuming has stopped, a message on its way gets this long to arrive and be seen.
-SETTLE_SECONDS = 3.0
+FLEET_SECONDS = 10.0
+# So long before SIGKILL a task gets SIGTERM: its supervisor escalates after five seconds, logs go to S3 after that.
+LAST_CALL_SECONDS = 20.0
 # What a task imports beyond what the worker's parent has: imported once there, every forked child has it.
 PRELOADED = (
     "airflow.dag_processing.dagbag",
@@ -49,36 +54,6 @@ def add_leave_step(instance: Any = None, **_: Any) -> None:
         instance.app.steps["worker"].add(LeaveStep)
 
 
-class Departure:
-    """Decides, tick by tick, whether a worker goes on, stops consuming, comes back, or leaves."""
-
-    def __init__(self, *, idle_seconds: float, now: float) -> None:
-        self._idle_seconds = idle_seconds
-        self._busy_at = now
-        self._closed_at: float | None = None
-
-    def tick(self, *, busy: bool, spare: bool, outdated: bool, now: float) -> str:
-        """Return `stay`, `close` (stop consuming), `reopen` or `leave`.
-
-        `spare`: the fleet has enough without this worker; `outdated`: a newer revision exists.
-        """
-        if busy:
-            self._busy_at = now
-        if self._closed_at is None:
-            wants = outdated or (spare and now - self._busy_at >= self._idle_seconds)
-            if not wants:
-                return "stay"
-            self._closed_at = now
-            return "close"
-        if busy:
-            # A task came in between: it is run; an outdated worker still takes no other.
-            if outdated:
-                return "stay"
-            self._closed_at = None
-            return "reopen"
-        return "leave" if now - max(self._closed_at, self._busy_at) >= SETTLE_SECONDS else "stay"
-
-
 class LeaveStep(bootsteps.StartStopStep):  # type: ignore[misc]
     """Touches the liveness file, watches the fleet, and ends the worker with exit code 0 when it may go."""
 
@@ -88,13 +63,14 @@ class LeaveStep(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         self._queue = os.environ["UPDRAFT_QUEUE"]
+        self._stop_seconds = float(os.environ["UPDRAFT_STOP_SECONDS"])
         self._departure = Departure(
             idle_seconds=float(os.environ["UPDRAFT_WORKER_IDLE_SECONDS"]), now=time.monotonic()
         )
         self._fleet = Fleet(
-            cluster=os.environ["UPDRAFT_CLUSTER"],
-            family=f"{os.environ['UPDRAFT_PROJECT']}-{os.environ['UPDRAFT_ENVIRONMENT']}-worker-{self._queue}",
-            least=int(os.environ["UPDRAFT_WORKER_MIN"]),
+            parameter=f"{os.environ['UPDRAFT_SSM_PREFIX']}/workers/{self._queue}",
+            # As Airflow names this worker in its task instances (core.hostname_callable).
+            address=socket.gethostbyname(socket.getfqdn()),
         )
         self._ended = threading.Event()
 
@@ -103,27 +79,41 @@ class LeaveStep(bootsteps.StartStopStep):  # type: ignore[misc]
         threading.Thread(target=self._watch_fleet, name="fleet", daemon=True).start()
         worker.timer.call_repeatedly(TICK_SECONDS, self._tick, (worker,))
 
-    def stop(self, _worker: Any) -> None:
-        """End the look at the fleet."""
+    def stop(self, worker: Any) -> None:
+        """End the look at the fleet; the pool, which stops next, waits for its tasks."""
         self._ended.set()
+        threading.Thread(target=self._last_call, args=(worker,), name="last-call", daemon=True).start()
 
     def _watch_fleet(self) -> None:
         while not self._ended.wait(FLEET_SECONDS):
             self._fleet.look()
 
+    def _last_call(self, worker: Any) -> None:
+        """Tell tasks that still run shortly before SIGKILL: the time since SIGTERM is known only from here on."""
+        time.sleep(max(0.0, self._stop_seconds - LAST_CALL_SECONDS))
+        for pid in worker.pool.info.get("processes", ()):
+            log.warning("the time is up: SIGTERM to the task in process %s", pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
     def _tick(self, worker: Any) -> None:
         WORKER_FILE.touch()
-        decision = self._departure.tick(
-            busy=bool(state.reserved_requests or state.active_requests),
-            spare=self._fleet.spare,
-            outdated=self._fleet.outdated,
+        consumer = worker.consumer.task_consumer
+        consuming = consumer is not None and consumer.consuming_from(self._queue)
+        action = self._departure.tick(
+            order=self._fleet.order(time.time()),
+            busy_slots=len(state.reserved_requests | state.active_requests),
+            consuming=consuming,
             now=time.monotonic(),
         )
-        if decision == "close":
-            log.warning("leaving: no longer consuming from %s", self._queue)
-            worker.consumer.cancel_task_queue(self._queue)
-        elif decision == "reopen":
-            worker.consumer.add_task_queue(self._queue)
-        elif decision == "leave":
+        if action is Action.LEAVE:
             log.warning("leaving: idle, and the fleet has enough")
             state.should_stop = 0
+        elif action is Action.HOLD and consuming:
+            log.warning(
+                "no longer consuming from %s; %s tasks to finish", self._queue, len(state.active_requests)
+            )
+            worker.consumer.cancel_task_queue(self._queue)
+        elif action is Action.CONSUME and not consuming and consumer is not None:
+            log.warning("consuming from %s again", self._queue)
+            worker.consumer.add_task_queue(self._queue)

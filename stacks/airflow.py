@@ -14,15 +14,17 @@ from constructs import Construct
 
 from stacks.config import EnvironmentConfig
 from stacks.constructs import airflow_environment
-from stacks.constructs.airflow_task import AirflowImage, AirflowTask, Program
+from stacks.constructs.airflow_task import STOP_TIMEOUT_SECONDS, AirflowImage, AirflowTask, Program
 from stacks.constructs.control_plane import ControlPlane
 from stacks.constructs.image_context import Image
 from stacks.constructs.maintenance import Maintenance
 from stacks.constructs.migration import Migration
+from stacks.constructs.private_bucket import allow_objects
 from stacks.constructs.worker_hosts import WorkerHosts
 from stacks.network import NetworkStack
 from stacks.sizes import FargateSize
 from stacks.storage import StorageStack
+from stacks.waivers import policy_of, waive
 
 # Of the tasks that run once: the migration, the nightly clean-up.
 ONE_OFF_SIZE = FargateSize(cpu=512, memory_mib=2048)
@@ -52,8 +54,22 @@ class AirflowStack(cdk.Stack):
             cluster_name=config.prefix,
             vpc=network.vpc,
             enable_fargate_capacity_providers=True,
-            container_insights_v2=ecs.ContainerInsights.DISABLED,
+            container_insights_v2=ecs.ContainerInsights.ENABLED
+            if config.hardened
+            else ecs.ContainerInsights.DISABLED,
+            # CloudTrail has who ran which command; what it printed may hold secrets and is kept nowhere.
+            execute_command_configuration=ecs.ExecuteCommandConfiguration(
+                logging=ecs.ExecuteCommandLogging.NONE
+            )
+            if config.execute_command
+            else None,
         )
+        if not config.hardened:
+            waive(
+                self.cluster,
+                "Insights are billed by the metric; a hardened environment has them",
+                "AwsSolutions-ECS4",
+            )
         self.namespace = servicediscovery.PrivateDnsNamespace(
             self, "Namespace", name=f"{config.prefix}.internal", vpc=network.vpc
         )
@@ -99,7 +115,7 @@ class AirflowStack(cdk.Stack):
             service="ssm", resource="parameter", resource_name=f"{self._config.ssm_prefix.lstrip('/')}/*"
         )
         for role in roles:
-            self._storage.logs.grant_read_write(role)
+            allow_objects(role, self._storage.logs)
             self._storage.releases.grant(role, "elasticfilesystem:ClientMount")
             role.add_to_policy(
                 iam.PolicyStatement(
@@ -111,18 +127,13 @@ class AirflowStack(cdk.Stack):
             for queue in self._storage.broker.queues.values():
                 queue.grant_send_messages(role)
                 queue.grant_consume_messages(role)
-        self._storage.data.grant_read_write(self.task_role)
-        self.task_role.add_to_policy(
-            iam.PolicyStatement(
-                actions=["ecs:ListTasks", "ecs:DescribeTasks"],
-                resources=["*"],
-                conditions={"ArnEquals": {"ecs:cluster": self.cluster.cluster_arn}},
+        allow_objects(self.task_role, self._storage.data)
+        for role in roles:
+            waive(
+                policy_of(role),
+                "Objects of this environment's buckets and its SSM parameters",
+                "AwsSolutions-IAM5",
             )
-        )
-        # AWS has no resource for describing a task definition.
-        self.task_role.add_to_policy(
-            iam.PolicyStatement(actions=["ecs:DescribeTaskDefinition"], resources=["*"])
-        )
 
     def _build_migration(self) -> Migration:
         admin = self._storage.admin
@@ -171,8 +182,8 @@ class AirflowStack(cdk.Stack):
             ("python", "-m", "runtime.health", "worker"),
             environment={
                 "UPDRAFT_QUEUE": queue,
-                "UPDRAFT_WORKER_MIN": str(worker.min),
                 "UPDRAFT_WORKER_IDLE_SECONDS": str(worker.idle_seconds),
+                "UPDRAFT_STOP_SECONDS": str(STOP_TIMEOUT_SECONDS),
                 "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(worker.concurrency),
             },
         )

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from zoneinfo import available_timezones
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
@@ -26,8 +27,10 @@ LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 
 ProjectName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=16)]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,15}$")]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=32)]
+CLOCK_TIME = r"^([01]\d|2[0-3]):[0-5]\d$"
 SubnetId = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]{8,17}$")]
 Ami = Annotated[str, StringConstraints(pattern=r"^ami-[0-9a-f]{8,17}$")]
+GITHUB_REPOSITORY = r"^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$"
 SageMakerInstance = Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
 
 
@@ -120,10 +123,6 @@ class Broker(Section):
     visibility_timeout_seconds: int = Field(default=43_200, ge=60, le=43_200)
 
 
-class Dags(Section):
-    refresh_seconds: int = Field(default=5, ge=1, le=3600)
-
-
 class Airflow(Section):
     """What Airflow does beside running tasks."""
 
@@ -133,6 +132,42 @@ class Airflow(Section):
     task_queued_timeout_seconds: int = Field(
         default=1800, ge=300, le=86_400, description="Workers that start from zero need their time"
     )
+
+
+class Dags(Section):
+    github_repository: Annotated[str, StringConstraints(pattern=GITHUB_REPOSITORY)] | None = Field(
+        default=None,
+        description="`owner/name`: its workflows may push, in the GitHub environment of this name",
+    )
+
+
+class Sleep(Section):
+    """When everything goes to sleep by itself and wakes up again; without times, only the commands do it."""
+
+    at: Annotated[str, StringConstraints(pattern=CLOCK_TIME)] | None = None
+    wake: Annotated[str, StringConstraints(pattern=CLOCK_TIME)] | None = None
+    time_zone: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z_]*(/[A-Z][A-Za-z0-9_+-]*)*$")] = "UTC"
+    weekdays: tuple[Literal["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"], ...] = Field(
+        default=("MON", "TUE", "WED", "THU", "FRI"),
+        strict=False,
+        min_length=1,
+        description="Days it wakes on",
+    )
+
+    @model_validator(mode="after")
+    def _has_both_times(self) -> Self:
+        mistakes = []
+        if (self.at is None) != (self.wake is None):
+            missing = "wake" if self.wake is None else "at"
+            mistakes.append(f"{missing}: missing; a schedule needs both at and wake, such as 21:00 and 07:00")
+        elif self.at is not None and self.at == self.wake:
+            mistakes.append(f"wake: {self.wake} is when it falls asleep; choose another time")
+        known = available_timezones()
+        if known and self.time_zone not in known:
+            mistakes.append(f"time_zone: {self.time_zone} is not known; choose one such as Europe/Zurich")
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
 
 
 class InstanceTypes(Section):
@@ -164,6 +199,10 @@ class Services(Section):
     dag_processor: Service = Service(cpu=512, memory_mib=1024)
     triggerer: Service = Service(cpu=256, memory_mib=1024)
     control_plane: FargateSize | None = None
+    capacity: Literal["FARGATE", "FARGATE_SPOT"] = Field(
+        default="FARGATE",
+        description="On spot, every service may be away for minutes; running tasks outlast that",
+    )
     flower: Service | None = None
 
 
@@ -186,6 +225,7 @@ class EnvironmentConfig(Section):
     log_retention_days: int = 30
     health_check_interval_seconds: int = Field(default=30, ge=5, le=300)
     keep_data_on_destroy: bool = True
+    execute_command: bool = Field(default=False, description="Whether people may run commands in containers")
     tags: dict[str, str] = Field(default_factory=dict)
     network: Network = Network()
     database: Database
@@ -194,6 +234,7 @@ class EnvironmentConfig(Section):
     workers: dict[QueueName, Worker] = Field(min_length=1)
     airflow: Airflow = Airflow()
     dags: Dags = Dags()
+    sleep: Sleep = Sleep()
     workflows: Workflows = Workflows()
     tracking: Tracking = Tracking()
 
@@ -244,7 +285,7 @@ class EnvironmentConfig(Section):
                 yield f"{name}.ca_bundle: {path} does not exist"
         for key in self.tags:
             if key.startswith(("aws:", "updraft:")):
-                yield f"tags: '{key}' is reserved; choose a name without aws: or updraft:"
+                yield f"tags: {key!r} is reserved; choose a name without aws: or updraft:"
         if self.keep_data_on_destroy and self.database.backup_retention_days == 0:
             yield "database.backup_retention_days: 0 keeps no backup; keep_data_on_destroy = true needs at least 1"
 
@@ -325,7 +366,9 @@ def load_environment(name: str, directory: Path = ENVIRONMENTS) -> EnvironmentCo
 def _lines(location: tuple[int | str, ...], mistake: object) -> list[str]:
     """One line for each thing that is wrong at a place: what, what came, what is allowed."""
     assert isinstance(mistake, dict)
-    where = ".".join(str(part) for part in location)
+    where = ".".join(
+        part if isinstance(part, str) and part.isprintable() else repr(part) for part in location
+    )
     if mistake["type"] == "extra_forbidden":
         return [f"{where}: unknown key"]
     if mistake["type"] == "missing":

@@ -13,8 +13,10 @@ from constructs import Construct
 from stacks.config import EnvironmentConfig
 from stacks.constructs.airflow_environment import pointer_parameter
 from stacks.constructs.bastion import CODEDEPLOY_TAG
+from stacks.constructs.github_role import GitHubRole
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
+from stacks.waivers import waive
 
 
 class DeliveryStack(cdk.Stack):
@@ -40,6 +42,13 @@ class DeliveryStack(cdk.Stack):
             string_value="none",
             description="The live version of the DAG bundle",
         )
+        self.progress = ssm.StringParameter(
+            self,
+            "Progress",
+            parameter_name=f"{config.ssm_prefix}/bundle/progress",
+            string_value="none",
+            description="The deployment whose hooks last gave a sign of life",
+        )
         self.application = codedeploy.ServerApplication(
             self, "Application", application_name=f"{config.prefix}-dags"
         )
@@ -52,18 +61,36 @@ class DeliveryStack(cdk.Stack):
             ec2_instance_tags=codedeploy.InstanceTagSet({CODEDEPLOY_TAG: [config.prefix]}),
             auto_rollback=codedeploy.AutoRollbackConfig(failed_deployment=True, stopped_deployment=True),
         )
+        waive(
+            self.group.node.find_child("Role"),
+            "CodeDeploy checks its role when the group is made, and AWS keeps this policy at what it checks",
+            "AwsSolutions-IAM4",
+        )
         self._allow_bastion(config, network, storage)
+        if config.dags.github_repository is not None:
+            github = GitHubRole(
+                self,
+                "GitHub",
+                repository=config.dags.github_repository,
+                config=config,
+                group=self.group,
+                bundles=storage.bundles,
+            )
+            cdk.CfnOutput(self, "GitHubRoleArn", value=github.role.role_arn)
         cdk.CfnOutput(self, "ApplicationName", value=self.application.application_name)
         cdk.CfnOutput(self, "DeploymentGroupName", value=self.group.deployment_group_name)
         cdk.CfnOutput(self, "PointerParameter", value=self.pointer.parameter_name)
 
     def _allow_bastion(self, config: EnvironmentConfig, network: NetworkStack, storage: StorageStack) -> None:
-        file_system_id = self.format_arn(
-            service="ssm",
-            resource="parameter",
-            resource_name=f"{config.ssm_prefix.lstrip('/')}/releases/file-system-id",
+        file_system_id, verifier_secret_arn = (
+            self.format_arn(
+                service="ssm",
+                resource="parameter",
+                resource_name=f"{config.ssm_prefix.lstrip('/')}/{name}",
+            )
+            for name in ("releases/file-system-id", "verifier/secret-arn")
         )
-        iam.ManagedPolicy(
+        policy = iam.ManagedPolicy(
             self,
             "BastionPolicy",
             description="Delivers DAG bundles",
@@ -76,7 +103,13 @@ class DeliveryStack(cdk.Stack):
                 iam.PolicyStatement(
                     actions=["ssm:GetParameter", "ssm:PutParameter"], resources=[self.pointer.parameter_arn]
                 ),
-                iam.PolicyStatement(actions=["ssm:GetParameter"], resources=[file_system_id]),
+                iam.PolicyStatement(actions=["ssm:PutParameter"], resources=[self.progress.parameter_arn]),
+                iam.PolicyStatement(
+                    actions=["ssm:GetParameter"], resources=[file_system_id, verifier_secret_arn]
+                ),
+                iam.PolicyStatement(
+                    actions=["secretsmanager:GetSecretValue"], resources=[storage.verifier_secret.secret_arn]
+                ),
                 iam.PolicyStatement(
                     actions=[
                         "elasticfilesystem:ClientMount",
@@ -91,4 +124,9 @@ class DeliveryStack(cdk.Stack):
                     resources=[f"arn:{self.partition}:s3:::aws-codedeploy-{self.region}/*"],
                 ),
             ],
+        )
+        waive(
+            policy,
+            "The objects of the bundles bucket, and of AWS's own bucket with the agent",
+            "AwsSolutions-IAM5",
         )

@@ -10,7 +10,9 @@ from constructs import Construct
 
 from stacks.config import EnvironmentConfig, ExistingNetwork
 from stacks.constructs.bastion import Bastion
+from stacks.constructs.log_group import log_group
 from stacks.constructs.security_groups import SecurityGroups
+from stacks.waivers import waive
 
 NAT_GATEWAYS = {"gateway": 1, "gateway_per_az": None, "instance": 0, "none": 0}
 
@@ -87,7 +89,7 @@ class NetworkStack(cdk.Stack):
             tiers.append(
                 ec2.SubnetConfiguration(name="private", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS)
             )
-        return ec2.Vpc(
+        vpc = ec2.Vpc(
             self,
             "Vpc",
             ip_addresses=ec2.IpAddresses.cidr(config.network.cidr),
@@ -98,6 +100,35 @@ class NetworkStack(cdk.Stack):
                 "S3": ec2.GatewayVpcEndpointOptions(service=ec2.GatewayVpcEndpointAwsService.S3)
             },
         )
+        self._watch(vpc, config)
+        return vpc
+
+    def _watch(self, vpc: ec2.Vpc, config: EnvironmentConfig) -> None:
+        if config.hardened:
+            group = log_group(
+                self,
+                "FlowLogs",
+                name=f"{config.ssm_prefix}/flow-logs",
+                retention_days=config.log_retention_days,
+            )
+            vpc.add_flow_log("FlowLog", destination=ec2.FlowLogDestination.to_cloud_watch_logs(group))
+        else:
+            waive(
+                vpc,
+                "Flow logs are billed by the GB; a hardened environment has them",
+                "AwsSolutions-VPC7",
+            )
+        waive(
+            vpc,
+            "Everything names its own groups and nothing is in the default one; closing it would take a Lambda",
+            "NIST.800.53.R5-VPCDefaultSecurityGroupClosed",
+        )
+        for subnet in vpc.public_subnets:
+            waive(
+                subnet.node.find_child("DefaultRoute"),
+                "This route is what makes a subnet public; only NAT is in it",
+                "NIST.800.53.R5-VPCNoUnrestrictedRouteToIGW",
+            )
 
     def _route_through_bastion(self) -> None:
         """The private subnets reach the internet through the bastion, which is the NAT instance as well."""

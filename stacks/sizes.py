@@ -68,8 +68,14 @@ class Worker(FargateSize):
     concurrency: int = Field(ge=1, le=128)
     min: int = Field(ge=0, le=100)
     max: int = Field(ge=1, le=100)
-    idle_seconds: int = Field(default=300, ge=10, le=86_400)
-    capacity: Literal["FARGATE", "FARGATE_SPOT", "EC2"] = "FARGATE"
+    idle_seconds: int = Field(
+        default=60, ge=10, le=86_400, description="so long a worker must be superfluous before it leaves"
+    )
+    start_seconds: int = Field(
+        default=60, ge=5, le=600, description="from RunTask until a worker takes tasks: how far ahead to look"
+    )
+    capacity: Literal["FARGATE", "EC2"] = "FARGATE"
+    spot_percent: int = Field(default=0, ge=0, le=100, description="share of workers on Fargate Spot")
     instance_type: Ec2Instance | None = None
 
     @model_validator(mode="after")
@@ -81,6 +87,8 @@ class Worker(FargateSize):
             mistakes.append('instance_type: missing; capacity "EC2" needs one, such as "m7g.xlarge"')
         if self.capacity != "EC2" and self.instance_type is not None:
             mistakes.append(f'instance_type: {self.instance_type} only goes with capacity "EC2"')
+        if self.capacity == "EC2" and self.spot_percent:
+            mistakes.append(f'spot_percent: {self.spot_percent} only goes with capacity "FARGATE"')
         if self.instance_type is not None:
             mistakes += self._misfits(self.instance_type)
         if mistakes:

@@ -7,15 +7,19 @@ from typing import Any
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_efs as efs
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
 from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_ssm as ssm
-from constructs import Construct
+from constructs import Construct, IConstruct
 
 from stacks.config import EnvironmentConfig
 from stacks.constructs.broker import Broker
+from stacks.constructs.log_group import log_group
 from stacks.constructs.private_bucket import PrivateBucket
 from stacks.network import NetworkStack
+from stacks.waivers import waive
 
 DATABASE_NAME = "airflow"
 # Characters that mean something in a URL, a shell or to RDS stay out of generated passwords.
@@ -40,15 +44,34 @@ class StorageStack(cdk.Stack):
         )
         self.database = self._build_database(config, network)
         self.broker = Broker(self, "Broker", config=config, network=network, generate=self._build_secret)
-        self.logs = PrivateBucket(self, "Logs", removal_policy=self._removal_policy, expire_days=90).bucket
-        self.bundles = PrivateBucket(self, "Bundles", removal_policy=self._removal_policy).bucket
-        self.data = PrivateBucket(self, "Data", removal_policy=self._removal_policy).bucket
+        self.logs = PrivateBucket(
+            self,
+            "Logs",
+            removal_policy=self._removal_policy,
+            expire_days=90,
+            takes_access_logs=config.hardened,
+        ).bucket
+        access_logs = self.logs if config.hardened else None
+        self.bundles = PrivateBucket(
+            self, "Bundles", removal_policy=self._removal_policy, access_logs=access_logs
+        ).bucket
+        self.data = PrivateBucket(
+            self, "Data", removal_policy=self._removal_policy, access_logs=access_logs
+        ).bucket
         self.releases = self._build_releases(config, network)
         self.fernet_secret = self._build_secret(
             "FernetSecret", "Encrypts connections and variables in the database"
         )
         self.jwt_secret = self._build_secret("JwtSecret", "Signs the tokens of the execution API")
         self.api_secret = self._build_secret("ApiSecret", "Signs the sessions of the UI")
+        self.verifier_secret = self._build_secret("VerifierSecret", "Signs requests to the verifier")
+        ssm.StringParameter(
+            self,
+            "VerifierSecretParameter",
+            parameter_name=f"{config.ssm_prefix}/verifier/secret-arn",
+            string_value=self.verifier_secret.secret_arn,
+            description="Read by the deployment hooks on the bastion, which is made before the secret",
+        )
         self.admin = self._build_login("Admin", "admin")
         self.flower_login = self._build_login("FlowerLogin", "flower") if config.services.flower else None
         self._add_outputs()
@@ -63,7 +86,8 @@ class StorageStack(cdk.Stack):
     def _build_database(self, config: EnvironmentConfig, network: NetworkStack) -> rds.DatabaseInstance:
         engine = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.of("17.6", "17"))
         settings = config.database
-        return rds.DatabaseInstance(
+        exports = self._build_database_logs(config) if config.hardened else []
+        database = rds.DatabaseInstance(
             self,
             "MetadataDb",
             engine=engine,
@@ -92,7 +116,53 @@ class StorageStack(cdk.Stack):
             else cdk.RemovalPolicy.DESTROY,
             auto_minor_version_upgrade=True,
             copy_tags_to_snapshot=True,
+            cloudwatch_logs_exports=[name for name, _ in exports] or None,
+            monitoring_interval=cdk.Duration.minutes(1) if config.hardened else None,
         )
+        for _, group in exports:
+            database.node.add_dependency(group)
+        self._waive_database(database, config)
+        return database
+
+    def _build_database_logs(self, config: EnvironmentConfig) -> list[tuple[str, logs.LogGroup]]:
+        """Made before RDS would make them itself, and keep them for ever."""
+        return [
+            (
+                name,
+                log_group(
+                    self,
+                    f"MetadataDb-{name}-logs",
+                    name=f"/aws/rds/instance/{config.prefix}-metadata/{name}",
+                    retention_days=config.log_retention_days,
+                ),
+            )
+            for name in ("postgresql", "upgrade")
+        ]
+
+    def _waive_database(self, database: rds.DatabaseInstance, config: EnvironmentConfig) -> None:
+        waive(
+            database,
+            "Only named security groups reach it, whatever the port",
+            "AwsSolutions-RDS11",
+        )
+        waive(
+            database,
+            "RDS backs it up itself, for as long as the environment says",
+            "NIST.800.53.R5-RDSInBackupPlan",
+        )
+        if not config.database.multi_az:
+            waive(database, "The environment's file chooses one zone, for its cost", "AwsSolutions-RDS3")
+        if not config.database.deletion_protection:
+            waive(database, "The environment's file says that it may be destroyed", "AwsSolutions-RDS10")
+        if config.database.backup_retention_days == 0:
+            waive(database, "The environment's file asks for no backups", "AwsSolutions-RDS13")
+        waive_unrotated(database.node.find_child("Secret"))
+        if config.hardened:
+            waive(
+                database.node.find_child("MonitoringRole"),
+                "Enhanced monitoring takes exactly this policy of AWS",
+                "AwsSolutions-IAM4",
+            )
 
     def _build_releases(self, config: EnvironmentConfig, network: NetworkStack) -> efs.FileSystem:
         releases = efs.FileSystem(
@@ -104,7 +174,24 @@ class StorageStack(cdk.Stack):
             encrypted=True,
             throughput_mode=efs.ThroughputMode.ELASTIC,
             lifecycle_policy=efs.LifecyclePolicy.AFTER_30_DAYS,
+            # CDK's own policy would let everybody who mounts it write; with this one the roles' policies decide.
+            allow_anonymous_access=True,
+            file_system_policy=iam.PolicyDocument(
+                statements=[
+                    iam.PolicyStatement(
+                        effect=iam.Effect.DENY,
+                        principals=[iam.AnyPrincipal()],
+                        actions=["*"],
+                        conditions={"Bool": {"aws:SecureTransport": "false"}},
+                    )
+                ]
+            ),
             removal_policy=self._removal_policy,
+        )
+        waive(
+            releases,
+            "Every release can be pushed again from the bundles bucket, which keeps its versions",
+            "NIST.800.53.R5-EFSInBackupPlan",
         )
         ssm.StringParameter(
             self,
@@ -116,7 +203,7 @@ class StorageStack(cdk.Stack):
         return releases
 
     def _build_secret(self, construct_id: str, description: str) -> secretsmanager.Secret:
-        return secretsmanager.Secret(
+        secret = secretsmanager.Secret(
             self,
             construct_id,
             description=description,
@@ -125,9 +212,11 @@ class StorageStack(cdk.Stack):
             ),
             removal_policy=self._removal_policy,
         )
+        waive_unrotated(secret)
+        return secret
 
     def _build_login(self, construct_id: str, username: str) -> secretsmanager.Secret:
-        return secretsmanager.Secret(
+        secret = secretsmanager.Secret(
             self,
             construct_id,
             description=f"Log-in of {username}",
@@ -139,6 +228,8 @@ class StorageStack(cdk.Stack):
             ),
             removal_policy=self._removal_policy,
         )
+        waive_unrotated(secret)
+        return secret
 
     def _add_outputs(self) -> None:
         for name, value in {
@@ -152,3 +243,18 @@ class StorageStack(cdk.Stack):
             "ReleasesFileSystemId": self.releases.file_system_id,
         }.items():
             cdk.CfnOutput(self, name, value=value)
+
+
+def waive_unrotated(secret: IConstruct) -> None:
+    """Why no secret of ours rotates by itself."""
+    waive(
+        secret,
+        "ECS hands secrets to tasks at their start: one that rotated would lock the running ones out",
+        "AwsSolutions-SMG4",
+        "NIST.800.53.R5-SecretsManagerRotationEnabled",
+    )
+    waive(
+        secret,
+        "Secrets Manager encrypts with its own key; only named roles of this account may read it",
+        "NIST.800.53.R5-SecretsManagerUsingKMSKey",
+    )

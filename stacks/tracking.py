@@ -15,8 +15,10 @@ from stacks.config import EnvironmentConfig
 from stacks.constructs.airflow_service import AirflowService
 from stacks.constructs.image_context import Image
 from stacks.constructs.mlflow_task import MlflowTask
+from stacks.constructs.private_bucket import allow_objects
 from stacks.network import NetworkStack
-from stacks.storage import StorageStack
+from stacks.storage import StorageStack, waive_unrotated
+from stacks.waivers import policy_of, waive
 
 
 class TrackingStack(cdk.Stack):
@@ -45,6 +47,7 @@ class TrackingStack(cdk.Stack):
                 exclude_punctuation=True,
             ),
         )
+        waive_unrotated(self.login)
         session_key = secretsmanager.Secret(
             self,
             "SessionKey",
@@ -53,8 +56,10 @@ class TrackingStack(cdk.Stack):
                 password_length=48, exclude_punctuation=True
             ),
         )
+        waive_unrotated(session_key)
         role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("ecs-tasks.amazonaws.com"))
-        storage.data.grant_read_write(role, "mlflow/*")
+        allow_objects(role, storage.data, "mlflow/")
+        waive(policy_of(role), "The objects under its own prefix", "AwsSolutions-IAM5")
         image = Image(self, "Image", name="mlflow", config=config, architecture=config.architecture)
         task = MlflowTask(
             self,
@@ -73,9 +78,11 @@ class TrackingStack(cdk.Stack):
             name="mlflow",
             definition=task.definition,
             count=1,
+            capacity=config.services.capacity,
             cluster=airflow.cluster,
             network=network,
             security_groups=[network.groups.mlflow],
+            execute_command=config.execute_command,
             namespace=airflow.namespace,
             dns_name="mlflow",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import Any
 
 import aws_cdk as cdk
@@ -12,13 +13,17 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from stacks.airflow import AirflowStack
-from stacks.config import EnvironmentConfig
+from stacks.config import ROOT, EnvironmentConfig
 from stacks.constructs.image_context import Image
+from stacks.constructs.private_bucket import allow_objects
+from stacks.constructs.reaper import Reaper
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
+from stacks.waivers import policy_of, waive
 
 # Every kind of SageMaker resource that a DAG makes is named with the environment's prefix.
 OWNED = ("training-job", "processing-job", "transform-job", "hyper-parameter-tuning-job", "model")
+PRICES = ROOT / "ops" / "prices.toml"
 
 
 class WorkflowsStack(cdk.Stack):
@@ -57,6 +62,9 @@ class WorkflowsStack(cdk.Stack):
             description="What DAGs need to know to start SageMaker jobs",
         )
         self._build_budget()
+        self.reaper = Reaper(self, "Reaper", config=config, network=network, storage=storage)
+        cdk.CfnOutput(self, "ReaperFunctionName", value=self.reaper.function.function_name)
+        cdk.CfnOutput(self, "JobsTopicArn", value=self.reaper.topic.topic_arn)
         cdk.CfnOutput(self, "SettingsParameter", value=self.settings.parameter_name)
         cdk.CfnOutput(self, "ModelPackageGroupName", value=self.model_packages.model_package_group_name)
 
@@ -73,6 +81,8 @@ class WorkflowsStack(cdk.Stack):
             "instance_types": workflows.instance_types.model_dump(),
             "max_runtime_seconds": workflows.max_runtime_seconds,
             "poll_seconds": workflows.poll_seconds,
+            "monthly_budget_usd": workflows.monthly_budget_usd,
+            "usd_per_hour": _prices(),
         }
 
     def _build_job_role(self, storage: StorageStack) -> iam.Role:
@@ -85,7 +95,7 @@ class WorkflowsStack(cdk.Stack):
                 conditions={"StringEquals": {"aws:SourceAccount": self.account}},
             ),
         )
-        storage.data.grant_read_write(role)
+        allow_objects(role, storage.data)
         self.image.repository.grant_pull(role)
         job_logs = self.format_arn(
             service="logs",
@@ -111,11 +121,17 @@ class WorkflowsStack(cdk.Stack):
                 conditions={"StringLike": {"cloudwatch:namespace": "/aws/sagemaker/*"}},
             )
         )
+        waive(
+            policy_of(role),
+            "The data bucket's objects, SageMaker's own log groups, and two actions that take no resource "
+            "(ecr:GetAuthorizationToken, cloudwatch:PutMetricData)",
+            "AwsSolutions-IAM5",
+        )
         return role
 
     def _allow_tasks(self, airflow: AirflowStack) -> None:
         """A policy of this stack on the tasks' role: granting from there would make a cycle of stacks."""
-        iam.ManagedPolicy(
+        policy = iam.ManagedPolicy(
             self,
             "TaskPolicy",
             description="Starts, watches and stops this environment's SageMaker jobs",
@@ -135,6 +151,15 @@ class WorkflowsStack(cdk.Stack):
                     + ["sagemaker:CreateModel", "sagemaker:DescribeModel", "sagemaker:DeleteModel"]
                     + ["sagemaker:AddTags", "sagemaker:ListTags"],
                     resources=[self._owned(kind) for kind in OWNED],
+                ),
+                # Lists have no narrower resource; the budget gate reads what was paid for.
+                iam.PolicyStatement(
+                    actions=[
+                        "sagemaker:ListTrainingJobs",
+                        "sagemaker:ListProcessingJobs",
+                        "sagemaker:ListTransformJobs",
+                    ],
+                    resources=["*"],
                 ),
                 iam.PolicyStatement(
                     actions=[
@@ -164,6 +189,11 @@ class WorkflowsStack(cdk.Stack):
                     ],
                 ),
             ],
+        )
+        waive(
+            policy,
+            "Jobs get their names when they are made: only those with this environment's prefix, and their logs",
+            "AwsSolutions-IAM5",
         )
 
     def _owned(self, kind: str) -> str:
@@ -196,3 +226,9 @@ class WorkflowsStack(cdk.Stack):
                 )
             ],
         )
+
+
+def _prices() -> dict[str, float]:
+    """USD per hour by SageMaker instance type."""
+    prices: dict[str, float] = tomllib.loads(PRICES.read_text(encoding="utf-8"))["sagemaker_usd_per_hour"]
+    return prices

@@ -20,7 +20,7 @@ from typing import Any
 from airflow.sdk import Param, dag, get_current_context, task
 
 from flights import jobs
-from runtime.sagemaker import SageMakerJobOperator
+from runtime.sagemaker.operator import SageMakerJobOperator
 from runtime.settings import job_name, workflow_settings
 
 PREFIX = "flights/{{ run_id | replace(':', '-') | replace('+', '-') }}"

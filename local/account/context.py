@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import boto3
@@ -12,6 +13,7 @@ from botocore.config import Config
 from ministack import app as ministack_app  # type: ignore[import-untyped]
 from ministack.services.cloudformation import provisioners, stacks  # type: ignore[import-untyped]
 
+from local.faults import FaultSwitch
 from local.paths import LocalPaths
 
 Response = tuple[int, dict[str, str], bytes]
@@ -39,6 +41,11 @@ class AccountContext:
 
     paths: LocalPaths
     logger: logging.Logger
+
+    @cached_property
+    def faults(self) -> FaultSwitch:
+        """The faults that tests have switched on."""
+        return FaultSwitch(self.paths)
 
     @property
     def endpoint_url(self) -> str:

@@ -18,7 +18,7 @@ from hypercorn.config import Config
 from ministack import app as ministack_app  # type: ignore[import-untyped]
 from ministack.core import persistence, router  # type: ignore[import-untyped]
 
-from local import processes
+from local import faults, processes
 from local.account import patches, recovery, resources
 from local.account.context import AccountContext, Plane
 from local.paths import LocalPaths
@@ -79,14 +79,25 @@ class Account:
     ) -> None:
         if scope["type"] == "http" and scope["path"] == READY_PATH:
             planes = {plane.name: plane.state() for plane in self._planes}
-            body = json.dumps({"planes": planes, "state_directory": str(self._paths.root)}).encode()
-            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-            await send(
-                {"type": "http.response.start", "status": 200 if self._ready else 503, "headers": headers}
-            )
-            await send({"type": "http.response.body", "body": body})
-            return
-        await ministack_app.app(scope, receive, send)
+            content = {"planes": planes, "state_directory": str(self._paths.root)}
+            await _send_json(send, 200 if self._ready else 503, content)
+        elif scope["type"] == "http" and scope["path"] == faults.PATH:
+            await _send_json(send, *await self._answer_faults(scope["method"], receive))
+        elif scope["type"] == "http" and self._context.faults.throttles(_target(scope)):
+            await _send_body(send, 400, faults.THROTTLED)
+        else:
+            await ministack_app.app(scope, receive, send)
+
+    async def _answer_faults(
+        self, method: str, receive: Callable[[], Awaitable[Any]]
+    ) -> tuple[int, dict[str, Any]]:
+        switch = self._context.faults
+        if method == "PUT":
+            try:
+                await asyncio.to_thread(switch.put, await _body(receive))
+            except ValueError as error:
+                return 400, {"error": str(error)}
+        return 200, switch.document()
 
     def _start_planes(self) -> None:
         try:
@@ -131,6 +142,32 @@ class Account:
                 persistence.save_all(ministack_app._build_persistence_save_dict())
             except Exception:
                 self._logger.exception("the state was not saved; trying again in %s s", SAVE_SECONDS)
+
+
+def _target(scope: dict[str, Any]) -> str:
+    found = (value for name, value in scope["headers"] if name == b"x-amz-target")
+    return str(next(found, b""), "latin-1")
+
+
+async def _body(receive: Callable[[], Awaitable[Any]]) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+async def _send_json(
+    send: Callable[[dict[str, Any]], Awaitable[None]], status: int, content: dict[str, Any]
+) -> None:
+    await _send_body(send, status, json.dumps(content).encode())
+
+
+async def _send_body(send: Callable[[dict[str, Any]], Awaitable[None]], status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def serve(paths: LocalPaths) -> int:

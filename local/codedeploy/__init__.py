@@ -12,6 +12,8 @@ from local.codedeploy.plane import CodeDeployPlane
 from local.codedeploy.resources import APPLICATION, GROUP, CodeDeployResources
 from local.codedeploy.service import CodeDeployService
 from local.codedeploy.store import Store
+from local.ecs.containers import SHIM
+from local.paths import LocalPaths
 
 if TYPE_CHECKING:
     from local.account.context import AccountContext
@@ -26,8 +28,9 @@ def install(context: AccountContext) -> CodeDeployPlane:
         ec2=context.boto3_client("ec2"),
         ssm=context.boto3_client("ssm"),
         s3=context.boto3_client("s3"),
-        environment=script_environment(endpoint_url=context.endpoint_url, region=context.region),
+        environment=script_environment(context.paths),
         logger=context.logger,
+        dies_in=lambda event: context.faults.now.agent_dies_in == event,
     )
     service = CodeDeployService(store=store, dispatcher=dispatcher)
     context.register_service("codedeploy", service.handle)
@@ -44,13 +47,17 @@ def install(context: AccountContext) -> CodeDeployPlane:
     return CodeDeployPlane(dispatcher)
 
 
-def script_environment(*, endpoint_url: str, region: str) -> dict[str, str]:
-    """Return what hook scripts inherit: this Python as python3, the account's endpoint and credentials."""
+def script_environment(paths: LocalPaths) -> dict[str, str]:
+    """Return what hook scripts inherit: this Python as python3, the account's endpoint and credentials, and the
+    names of the VPC that the instance is in."""
     return {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
         "LANG": "C.UTF-8",
-        "AWS_ENDPOINT_URL": endpoint_url,
-        "AWS_REGION": region,
-        "AWS_ACCESS_KEY_ID": os.environ.get("AWS_ACCESS_KEY_ID", "test"),
-        "AWS_SECRET_ACCESS_KEY": os.environ.get("AWS_SECRET_ACCESS_KEY", "test"),
+        "PYTHONPATH": str(SHIM),
+        "UPDRAFT_TASK_ADDRESS": "127.0.0.1",
+        "UPDRAFT_TASK_NAMES": str(paths.ecs / "names.json"),
+        "AWS_ENDPOINT_URL": paths.endpoint_url,
+        "AWS_REGION": paths.region,
+        "AWS_ACCESS_KEY_ID": paths.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": paths.secret_access_key,
     }

@@ -17,6 +17,7 @@ import subprocess
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -33,9 +34,12 @@ EVENTS = (
     "ApplicationStart",
     "ValidateService",
 )
+DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 LOG_TAIL_CHARACTERS = 2048
 KEPT_REVISIONS = 5
 POLL_SECONDS = 0.05
+# How far a script gets when its agent is to be killed.
+LAST_BREATH_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,29 @@ class Stopped(Exception):
     """StopDeployment ended the deployment."""
 
 
+class AgentDied(Exception):
+    """The agent was killed, and its scripts with it."""
+
+
 Report = Callable[[str, str, Diagnostics | None], None]
 
 
 class Agent:
-    """The agent of one instance; `environment` is what its scripts inherit from the machine."""
+    """The agent of one instance; `environment` is what its scripts inherit from the machine.
 
-    def __init__(self, instance: Instance, *, environment: Mapping[str, str]) -> None:
+    In a lifecycle event of which `dies_in` is true it is killed soon after the event has begun.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        *,
+        environment: Mapping[str, str],
+        dies_in: Callable[[str], bool] = lambda _event: False,
+    ) -> None:
         self._instance = instance
         self._environment = environment
+        self._dies_in = dies_in
 
     def deploy(
         self, order: Order, *, download: Callable[[Path], None], report: Report, stop: threading.Event
@@ -88,40 +106,49 @@ class Agent:
         """Run all lifecycle events and return whether they succeeded.
 
         `download` writes the revision's zip to a path; `report(event, status, diagnostics)` is called when
-        an event starts and ends. Raises Stopped when `stop` is set meanwhile.
+        an event starts and ends. Raises Stopped when `stop` is set meanwhile, AgentDied when it was killed.
         """
-        run = _Run(self._instance, order, self._environment, stop)
+        run = _Run(self._instance, order, self._environment, stop, self._dies_in)
         for event in EVENTS:
             if stop.is_set():
                 raise Stopped
             report(event, "InProgress", None)
             try:
-                run.event(event, download)
+                said = run.event(event, download)
+                if self._dies_in(event):
+                    raise AgentDied
             except EventFailed as failed:
                 report(event, "Failed", failed.diagnostics)
                 if event == "ApplicationStop" and order.ignore_application_stop_failures:
                     continue
                 return False
-            report(event, "Succeeded", None)
+            report(event, "Succeeded", Diagnostics("Success", "Succeeded", log_tail=said))
         run.remember_success()
         return True
 
 
 class _Run:
     def __init__(
-        self, instance: Instance, order: Order, environment: Mapping[str, str], stop: threading.Event
+        self,
+        instance: Instance,
+        order: Order,
+        environment: Mapping[str, str],
+        stop: threading.Event,
+        dies_in: Callable[[str], bool],
     ) -> None:
         self._instance = instance
         self._order = order
         self._environment = environment
         self._stop = stop
+        self._dies_in = dies_in
         self._group_folder = instance.deployment_root / order.group_id
         self._folder = self._group_folder / order.deployment_id
         self._archive = self._folder / "deployment-archive"
         self._instructions = instance.deployment_root / "deployment-instructions"
         self._last_success = self._instructions / f"{order.group_id}_last_successful_install"
 
-    def event(self, event: str, download: Callable[[Path], None]) -> None:
+    def event(self, event: str, download: Callable[[Path], None]) -> str:
+        """Carry out one event and return the end of what its scripts said."""
         try:
             if event == "DownloadBundle":
                 self._download(download)
@@ -129,11 +156,12 @@ class _Run:
                 self._install()
             elif event == "ApplicationStop":
                 if self._last_success.exists():
-                    self._scripts(event, Path(self._last_success.read_text(encoding="utf-8")))
+                    return self._scripts(event, Path(self._last_success.read_text(encoding="utf-8")))
             else:
-                self._scripts(event, self._archive)
-        except (AppSpecError, OSError, zipfile.BadZipFile) as error:
+                return self._scripts(event, self._archive)
+        except (AppSpecError, OSError, *DAMAGED_ARCHIVE) as error:
             raise EventFailed(Diagnostics("UnknownError", str(error))) from error
+        return ""
 
     def remember_success(self) -> None:
         self._instructions.mkdir(parents=True, exist_ok=True)
@@ -191,11 +219,12 @@ class _Run:
             f"The deployment failed because a specified file already exists at this location: {target}"
         )
 
-    def _scripts(self, event: str, revision: Path) -> None:
+    def _scripts(self, event: str, revision: Path) -> str:
         log: list[str] = [f"LifecycleEvent - {event}"]
         for script in read_appspec(revision).hooks.get(event, ()):
             log.append(f"Script - {script.location}")
             self._script(event, script, revision, log)
+        return _tail(log) if len(log) > 1 else ""
 
     def _script(self, event: str, script: Script, revision: Path, log: list[str]) -> None:
         path = revision / script.location
@@ -231,7 +260,7 @@ class _Run:
                 start_new_session=True,
             )
             try:
-                code = self._wait(process, script.timeout_seconds)
+                code = self._wait(process, event, script.timeout_seconds)
             finally:
                 # Also ends what the script left behind in its group.
                 _kill_group(process)
@@ -239,11 +268,13 @@ class _Run:
             log += [f"[{name}]{line}" for line in file.read_text(errors="replace").splitlines()]
         return code
 
-    def _wait(self, process: subprocess.Popen[bytes], timeout_seconds: int) -> int | None:
-        deadline = time.monotonic() + timeout_seconds
-        while time.monotonic() < deadline:
+    def _wait(self, process: subprocess.Popen[bytes], event: str, timeout_seconds: int) -> int | None:
+        started = time.monotonic()
+        while (now := time.monotonic()) < started + timeout_seconds:
             if self._stop.is_set():
                 raise Stopped
+            if self._dies_in(event) and now > started + LAST_BREATH_SECONDS:
+                raise AgentDied
             try:
                 return process.wait(timeout=POLL_SECONDS)
             except subprocess.TimeoutExpired:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from local.codedeploy.agent import EVENTS, Agent, Diagnostics, Order, Stopped
+from local.codedeploy.agent import EVENTS, Agent, AgentDied, Diagnostics, Order, Stopped
 from local.codedeploy.instance import Instance, matching_instances
 from local.codedeploy.store import FINAL_STATES, Item, Store, new_deployment_id, now
 
@@ -32,6 +32,7 @@ class Dispatcher:
         s3: Any,
         environment: Mapping[str, str],
         logger: logging.Logger,
+        dies_in: Callable[[str], bool] = lambda _event: False,
     ) -> None:
         self._store = store
         self._paths = paths
@@ -40,6 +41,9 @@ class Dispatcher:
         self._s3 = s3
         self._environment = environment
         self._logger = logger
+        self._dies_in = dies_in
+        # What user data says is read once, when an instance boots.
+        self._booted: dict[str, Instance] = {}
         self._stops: dict[str, threading.Event] = {}
         self._threads: set[threading.Thread] = set()
         self._closing = False
@@ -94,18 +98,26 @@ class Dispatcher:
         try:
             self._deploy(item)
         except Stopped:
-            if self._closing:
-                return
-            self._finish(item, "Stopped", code="MANUAL_STOP", message="The deployment was stopped by request")
+            if not self._closing:
+                self._finish_stopped(item)
+        except AgentDied:
+            # Nobody tells the service: the deployment goes on, as far as it knows, until somebody stops it.
+            if self._stops[item["deploymentId"]].wait() and not self._closing:
+                self._finish_stopped(item)
         except Exception as error:
             self._logger.exception("deployment %s", item["deploymentId"])
             self._finish(item, "Failed", code="INTERNAL_ERROR", message=f"{type(error).__name__}: {error}")
         finally:
             self._threads.discard(threading.current_thread())
 
+    def _finish_stopped(self, item: Item) -> None:
+        self._finish(item, "Stopped", code="MANUAL_STOP", message="The deployment was stopped by request")
+
     def _deploy(self, item: Item) -> None:
         group = self._group(item)
-        instances = matching_instances(self._ec2, self._ssm, self._paths, tag_groups(group))
+        instances = matching_instances(
+            self._ec2, self._ssm, self._paths, tag_groups(group), booted=self._booted
+        )
         if not instances:
             self._finish(
                 item,
@@ -154,7 +166,8 @@ class Dispatcher:
             ignore_application_stop_failures=item["ignoreApplicationStopFailures"],
             file_exists_behavior=item["fileExistsBehavior"],
         )
-        done = Agent(instance, environment=self._environment).deploy(
+        agent = Agent(instance, environment=self._environment, dies_in=self._dies_in)
+        done = agent.deploy(
             order,
             download=lambda path: self._download(item["revision"]["s3Location"], path),
             report=report,
@@ -243,13 +256,6 @@ def _record_event(target: Item, name: str, status: str, diagnostics: Diagnostics
     event = next(it for it in target["lifecycleEvents"] if it["lifecycleEventName"] == name)
     event["status"] = status
     event["startTime" if status == "InProgress" else "endTime"] = now()
-    if status == "Succeeded":
-        event["diagnostics"] = {
-            "errorCode": "Success",
-            "scriptName": "",
-            "message": "Succeeded",
-            "logTail": "",
-        }
     if diagnostics:
         event["diagnostics"] = {
             "errorCode": diagnostics.error_code,

@@ -57,9 +57,17 @@ class Instance:
 
 
 def matching_instances(
-    ec2: Any, ssm: Any, paths: LocalPaths, tag_groups: list[list[dict[str, str]]]
+    ec2: Any,
+    ssm: Any,
+    paths: LocalPaths,
+    tag_groups: list[list[dict[str, str]]],
+    *,
+    booted: dict[str, Instance],
 ) -> list[Instance]:
-    """Return the running instances that match one filter of every group, with what their user data says."""
+    """Return the running instances that match one filter of every group, with what their user data says.
+
+    `booted` remembers each by its id, as a machine reads its user data only once.
+    """
     found = []
     for page in ec2.get_paginator("describe_instances").paginate():
         for reservation in page["Reservations"]:
@@ -67,7 +75,9 @@ def matching_instances(
                 tags = {tag["Key"]: tag["Value"] for tag in it.get("Tags", [])}
                 if it["State"]["Name"] == "running" and matches(tags, tag_groups):
                     arn = f"arn:aws:ec2:{ec2.meta.region_name}:{reservation['OwnerId']}:instance/{it['InstanceId']}"
-                    found.append(_instance(ec2, ssm, paths, it["InstanceId"], arn))
+                    if it["InstanceId"] not in booted:
+                        booted[it["InstanceId"]] = _instance(ec2, ssm, paths, it["InstanceId"], arn)
+                    found.append(booted[it["InstanceId"]])
     return found
 
 

@@ -14,10 +14,14 @@ def install(context: AccountContext) -> EcsPlane:
     from local.ecs.plane import EcsPlane
     from local.ecs.resources import EcsResources
     from local.ecs.service import EcsService
+    from local.ecs.sessions import Sessions
     from local.ecs.store import Store
 
     store = Store(context.paths.ecs / "state.json")
     service = EcsService(store, account_id=context.account_id, region=context.region)
     context.register_service("ecs", service.handle)
     EcsResources(context, service, store).install()
-    return EcsPlane(context, store)
+    plane = EcsPlane(context, store)
+    sessions = Sessions(service, plane.containers_of, directory=context.paths.ecs / "sessions")
+    service.operations["ExecuteCommand"] = sessions.execute_command
+    return plane

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from local import processes
-from local.efs import efs_root
+from local.efs import efs_mount
 from local.images import Image, PathMap, load
 from local.paths import LocalPaths
 
@@ -34,6 +34,7 @@ class Container:
     name: str
     log_file: Path
     directory: Path
+    working_directory: Path
     environment: dict[str, str]
     path_map: PathMap
     started_at: float = field(default_factory=time.time)
@@ -44,8 +45,9 @@ class Container:
     check_deadline: float = 0.0
     stop_deadline: float | None = None
 
-    def inside(self, command: list[str]) -> list[str]:
-        """What runs a command in the container, given to a process with its `environment` and `directory`."""
+    def inside(self, command: list[str], *, terminal: bool = False) -> list[str]:
+        """What runs a command in the container, as a process with its `environment`; on this `terminal` if asked."""
+        del terminal
         return [self.path_map.rewrite(part) for part in command]
 
     def reason(self) -> str | None:
@@ -157,16 +159,19 @@ class ProcessEngine:
         environment |= {"UPDRAFT_TASK_ADDRESS": address, "UPDRAFT_TASK_NAMES": str(names_file(paths))}
         words = [*definition.get("entryPoint", image.entrypoint), *command_of(definition, override)]
         argv = [path_map.rewrite(part) for part in words]
+        working_directory = _workdir(image, directory, path_map)
         log_file = log_file_of(paths, task, definition)
         process = processes.start(
             paths,
             name,
             [_resolve(argv[0], environment["PATH"]), *argv[1:]],
             log_file=log_file,
-            working_directory=_workdir(image, directory, path_map),
+            working_directory=working_directory,
             environment=environment,
         )
-        return Container(definition, process, name, log_file, directory, environment, path_map)
+        return Container(
+            definition, process, name, log_file, directory, working_directory, environment, path_map
+        )
 
     def remove(self, task_id: str) -> None:
         """Remove a task's volumes."""
@@ -235,7 +240,7 @@ def _path_map(
 def _volume(paths: LocalPaths, volume: Record, directory: Path) -> Path:
     efs = volume.get("efsVolumeConfiguration")
     if efs:
-        return efs_root(paths, efs["fileSystemId"])
+        return efs_mount(paths, efs["fileSystemId"])
     shared = directory.parent / "volumes" / str(volume["name"])
     shared.mkdir(parents=True, exist_ok=True)
     return shared

@@ -44,9 +44,10 @@ class DockerContainer(Container):
         self._stopper: subprocess.Popen[bytes] | None = None
         self._reason: str | None = None
 
-    def inside(self, command: list[str]) -> list[str]:
+    def inside(self, command: list[str], *, terminal: bool = False) -> list[str]:
         """What runs a command in the container, with its user and environment."""
-        return [*self._docker.command, "exec", self._docker_name, *command]
+        options = ["--interactive", "--tty"] if terminal else []
+        return [*self._docker.command, "exec", *options, self._docker_name, *command]
 
     def ask_to_stop(self) -> None:
         """Have the engine stop it: SIGTERM to its first process, SIGKILL after the stop time-out."""
@@ -141,6 +142,7 @@ class DockerEngine:
             name=name,
             log_file=log_file,
             directory=self._paths.root,
+            working_directory=self._paths.root,
             environment=dict(os.environ),
             path_map=PathMap({}),
         )

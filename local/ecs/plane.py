@@ -6,6 +6,7 @@ import contextlib
 import math
 import threading
 import time
+import zlib
 from typing import Any
 
 from local.account.context import AccountContext
@@ -80,6 +81,10 @@ class EcsPlane:
         self._logs.stop()
         self._store.changed()
         self._store.save()
+
+    def containers_of(self, task_arn: str) -> list[Container]:
+        """The processes of a task that runs; none of one that doesn't."""
+        return list(self._running.get(task_arn, []))
 
     def state(self) -> str:
         """`running` while the engine's thread does its work."""
@@ -162,6 +167,11 @@ class EcsPlane:
             task |= {"lastStatus": "RUNNING", "startedAt": time.time(), "pullStoppedAt": time.time()}
             for item in task["containers"]:
                 item["lastStatus"] = "RUNNING"
+                item["runtimeId"] = (
+                    f"{task['taskArn'].rpartition('/')[2]}-{zlib.crc32(item['name'].encode()):010d}"
+                )
+                if task["enableExecuteCommand"]:
+                    item["managedAgents"] = [{"name": "ExecuteCommandAgent", "lastStatus": "RUNNING"}]
                 item["networkInterfaces"] = [
                     {"attachmentId": task["attachments"][0]["id"], "privateIpv4Address": address}
                 ]
@@ -278,6 +288,7 @@ class EcsPlane:
                 started_by=primary["id"],
                 tags=service["tags"] if service["propagateTags"] == "SERVICE" else [],
                 network=service["networkConfiguration"],
+                execute_command=service["enableExecuteCommand"],
             )
 
     def _drain(self, service: Record, others: list[Record], steady: int) -> None:
@@ -366,7 +377,8 @@ class EcsPlane:
             table[name] = own or [task["_address"] for task in steady]
             self._register(registry, steady, self._published.get(name, []) != table[name])
         if table != self._published:
-            write_whole(names_file(self._paths), table)
+            # Containers have users of their own.
+            write_whole(names_file(self._paths), table, mode=0o644)
             self._published = table
 
     def _registered_name(self, service: Record) -> tuple[str, str]:

@@ -27,7 +27,7 @@ class EcsService:
         self._store = store
         self._arn = f"arn:aws:ecs:{region}:{account_id}"
         self._zone = f"{region}a"
-        self._operations: dict[str, Callable[[Record], Record]] = {
+        self.operations: dict[str, Callable[[Record], Record]] = {
             "CreateCluster": self.create_cluster,
             "DeleteCluster": self.delete_cluster,
             "DescribeClusters": self.describe_clusters,
@@ -56,14 +56,14 @@ class EcsService:
 
     def call(self, operation: str, request: Record) -> Record:
         """Run one operation; raises EcsError as AWS would answer."""
-        if operation not in self._operations:
+        if operation not in self.operations:
             raise EcsError("UnknownOperationException", f"{operation} is not available in the local account")
         try:
             checked = to_api("ecs", operation, request)
         except InvalidPropertiesError as error:
             raise EcsError("InvalidParameterException", str(error)) from error
         with self._store.lock:
-            found = self._operations[operation](checked)
+            found = self.operations[operation](checked)
             self._store.changed()
             return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
@@ -269,6 +269,7 @@ class EcsService:
                 tags=request.get("tags", []),
                 capacity_provider=strategy[0]["capacityProvider"] if strategy else None,
                 network=request.get("networkConfiguration", {}),
+                execute_command=request.get("enableExecuteCommand", False),
             )
             for _ in range(count)
         ]
@@ -287,6 +288,7 @@ class EcsService:
         tags: list[Record] | None = None,
         capacity_provider: str | None = None,
         network: Record | None = None,
+        execute_command: bool = False,
     ) -> Record:
         """Add a task in PROVISIONING, for the engine to start."""
         task_id = uuid.uuid4().hex
@@ -299,6 +301,7 @@ class EcsService:
             "group": group,
             "startedBy": started_by or "",
             "overrides": overrides or {},
+            "enableExecuteCommand": execute_command,
             "lastStatus": "PROVISIONING",
             "desiredStatus": "RUNNING",
             "healthStatus": "UNKNOWN",
@@ -339,7 +342,7 @@ class EcsService:
         return task
 
     def stop_task(self, request: Record) -> Record:
-        task = self._task(request.get("cluster"), request["task"])
+        task = self.find_task(request.get("cluster"), request["task"])
         want_stop(task, request.get("reason", "Task stopped by user"), "UserInitiated")
         return {"task": public(task)}
 
@@ -347,7 +350,7 @@ class EcsService:
         found, failures = [], []
         for reference in request["tasks"]:
             try:
-                found.append(public(self._task(request.get("cluster"), reference)))
+                found.append(public(self.find_task(request.get("cluster"), reference)))
             except EcsError:
                 failures.append({"arn": reference, "reason": "MISSING"})
         return {"tasks": found, "failures": failures}
@@ -385,7 +388,8 @@ class EcsService:
             raise EcsError("ServiceNotFoundException", "Service not found.")
         return self._store.services[arn]
 
-    def _task(self, cluster: str | None, reference: str) -> Record:
+    def find_task(self, cluster: str | None, reference: str) -> Record:
+        """A task by its id or ARN; raises EcsError when the cluster has none."""
         arn = f"{self._arn}:task/{self._cluster(cluster)['clusterName']}/{reference.rpartition('/')[2]}"
         if arn not in self._store.tasks:
             raise EcsError("InvalidParameterException", "The referenced task was not found.")

@@ -19,7 +19,6 @@ HONOURED: dict[str, dict[str, tuple[Any, ...]]] = {
         "AlgorithmSpecification.TrainingInputMode": ("File", "FastFile"),
         "ResourceConfig.InstanceCount": (1,),
         "ResourceConfig.InstanceGroups": (),
-        "EnableManagedSpotTraining": (False,),
         "InputDataConfig.*.InputMode": ("File", "FastFile"),
         "InputDataConfig.*.CompressionType": ("None",),
         "InputDataConfig.*.RecordWrapperType": ("None",),
@@ -71,6 +70,20 @@ def mistakes(kind: str, request: Record) -> Iterator[str]:
                 )
     if kind == "HyperParameterTuningJob":
         yield from _tuning_mistakes(request)
+    if kind == "TrainingJob":
+        yield from _spot_mistakes(request)
+
+
+def _spot_mistakes(request: Record) -> Iterator[str]:
+    condition = request.get("StoppingCondition", {})
+    longest, run = condition.get("MaxWaitTimeInSeconds"), condition.get("MaxRuntimeInSeconds", 86_400)
+    if not request.get("EnableManagedSpotTraining"):
+        if longest is not None:
+            yield "MaxWaitTimeInSeconds: only with EnableManagedSpotTraining"
+    elif longest is None:
+        yield "MaxWaitTimeInSeconds above 0 is required when EnableManagedSpotTraining is true"
+    elif longest < run:
+        yield f"MaxWaitTimeInSeconds {longest} must be at least MaxRuntimeInSeconds {run}"
 
 
 def _tuning_mistakes(request: Record) -> Iterator[str]:

@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
 import time
 import traceback
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local import docker
 from local.paths import LocalPaths
 from local.sagemaker.container import JobContainer
+from local.sagemaker.outcome import JobEndedError, JobFailedError, SpotInterruptionError
+from local.sagemaker.serving import batches, extract, free_port, invoke, opener
 from local.sagemaker.storage import Logs, Storage
 from local.state_file import write_whole
 
@@ -36,24 +36,13 @@ POLL_SECONDS = 0.1
 STOP_SECONDS = 120
 PING_SECONDS = 60
 CHECKPOINT_SECONDS = 5
+# What spot saves differs by type, place and hour; this is a usual figure.
+SPOT_DISCOUNT = 0.7
 LOG_GROUPS = {
     "TrainingJob": "/aws/sagemaker/TrainingJobs",
     "ProcessingJob": "/aws/sagemaker/ProcessingJobs",
     "TransformJob": "/aws/sagemaker/TransformJobs",
 }
-
-
-class JobFailedError(Exception):
-    """Why a job failed, as SageMaker words its FailureReason."""
-
-
-class JobEndedError(Exception):
-    """The job was stopped, or ran out of time."""
-
-    def __init__(self, status: str, secondary: str) -> None:
-        super().__init__(secondary)
-        self.status = status
-        self.secondary = secondary
 
 
 class Instance:
@@ -79,8 +68,9 @@ class Instance:
 
     def run(self) -> None:
         """The whole job; whatever happens ends in a final status."""
+        self._write_status()
         try:
-            getattr(self, f"_run_{self.kind}")()
+            self._run_until_not_interrupted()
             self._finish("Completed", "Completed")
         except JobEndedError as end:
             self._finish(end.status, end.secondary)
@@ -89,6 +79,18 @@ class Instance:
         except Exception as error:
             traceback.print_exc()
             self._finish("Failed", "Failed", f"ClientError: {error}")
+
+    def _run_until_not_interrupted(self) -> None:
+        while True:
+            try:
+                getattr(self, f"_run_{self.kind}")()
+                return
+            except SpotInterruptionError:
+                self._enter("Interrupted", "Managed spot training was interrupted: no capacity")
+                (self.directory / "interrupt").unlink()
+                # The next instance starts with nothing but what S3 has.
+                shutil.rmtree(self.ml)
+                self._enter("Starting", "Preparing the instances for training")
 
     def _run_TrainingJob(self) -> None:
         self._enter("Downloading", "Downloading the training image and input data")
@@ -140,8 +142,8 @@ class Instance:
         self.storage.download_file(container["ModelDataUrl"], archive)
         (self.ml / "model").mkdir(parents=True, exist_ok=True)
         with tarfile.open(archive) as files:
-            _extract(files, self.ml / "model")
-        port = _free_port()
+            extract(files, self.ml / "model")
+        port = free_port()
         process = self._start(
             container["Image"],
             ["serve"],
@@ -167,11 +169,11 @@ class Instance:
             headers["Accept"] = accept
         for file in sorted(path for path in inputs.rglob("*") if path.is_file()):
             answers = []
-            for body in _batches(
+            for body in batches(
                 file.read_bytes(), source.get("SplitType", "None"), self.job.get("BatchStrategy"), most_bytes
             ):
                 self._check(process)
-                answers.append(_invoke(port, body, headers))
+                answers.append(invoke(port, body, headers))
                 self.logs.ship()
             joined = (
                 b"\n".join(answer.rstrip(b"\n") for answer in answers) + b"\n"
@@ -185,7 +187,7 @@ class Instance:
         while True:
             self._check(process)
             try:
-                with _opener().open(f"http://127.0.0.1:{port}/ping", timeout=2):
+                with opener().open(f"http://127.0.0.1:{port}/ping", timeout=2):
                     return
             except OSError:
                 if time.monotonic() > deadline:
@@ -253,6 +255,8 @@ class Instance:
         limit = self.job.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", 86_400)
         if (self.directory / "stop").exists():
             raise JobEndedError("Stopped", "Stopped")
+        if self.job.get("EnableManagedSpotTraining") and (self.directory / "interrupt").exists():
+            raise SpotInterruptionError
         if time.time() - self.started_at > limit:
             raise JobEndedError("Stopped", "MaxRuntimeExceeded")
         if self.kind == "TransformJob" and process.poll() is not None:
@@ -330,10 +334,19 @@ class Instance:
             "secondary": secondary,
             "failure_reason": reason[:1024] if reason else None,
             "ended_at": ended_at,
-            "billable_seconds": max(1, math.ceil(ended_at - self.started_at)),
+            "billable_seconds": self._billable_seconds(ended_at),
+            "seconds": self._seconds(ended_at),
             "metrics": self._metrics(),
         }
         self._write_status()
+
+    def _seconds(self, ended_at: float) -> int:
+        return max(1, math.ceil(ended_at - self.started_at))
+
+    def _billable_seconds(self, ended_at: float) -> int:
+        """On spot the billable time is less than the training's, by the discount."""
+        share = 1 - SPOT_DISCOUNT if self.job.get("EnableManagedSpotTraining") else 1
+        return max(1, math.ceil(self._seconds(ended_at) * share))
 
     def _write_status(self) -> None:
         write_whole(self.directory / "status.json", self.status)
@@ -348,53 +361,6 @@ def last_value(regex: str, text: str) -> float | None:
         # The definition doesn't fit the log: a metric is missing, and the model is as good as without it.
         return None
     return numbers[-1] if numbers and math.isfinite(numbers[-1]) else None
-
-
-def _batches(data: bytes, split_type: str, strategy: str | None, most_bytes: int) -> list[bytes]:
-    if split_type != "Line":
-        return [data]
-    lines = [line for line in data.splitlines(keepends=True) if line.strip()]
-    if strategy == "SingleRecord":
-        return lines
-    batches, current = [], b""
-    for line in lines:
-        if current and len(current) + len(line) > most_bytes:
-            batches.append(current)
-            current = b""
-        current += line
-    return [*batches, current] if current else batches
-
-
-def _invoke(port: int, body: bytes, headers: dict[str, str]) -> bytes:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", data=body, headers=headers)
-    try:
-        with _opener().open(request, timeout=600) as answer:
-            return bytes(answer.read())
-    except urllib.error.HTTPError as error:
-        reason = error.read().decode(errors="replace")[:300]
-        raise JobFailedError(f"AlgorithmError: /invocations answered {error.code}: {reason}") from error
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _extract(files: tarfile.TarFile, folder: Path) -> None:
-    """Unpack without leaving the folder; the `data` filter came with Python 3.11.4."""
-    if hasattr(tarfile, "data_filter"):
-        files.extractall(folder, filter="data")
-        return
-    for member in files.getmembers():
-        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
-        if not (member.isfile() or member.isdir()) or not inside:
-            raise ValueError(f"{member.name} is no plain file inside the archive")
-    files.extractall(folder)
 
 
 if __name__ == "__main__":

@@ -115,6 +115,14 @@ class SageMakerPlane:
         if engine is not None:
             engine.remove_container(engine.name(docker.job_container(kind, name)))
 
+    def interrupt(self, name: str) -> None:
+        """Take the instance of a running spot training away, as AWS does when it needs the capacity."""
+        with self._store.lock:
+            job = self._store.of("TrainingJob")[name]
+            if not job.get("EnableManagedSpotTraining") or job["TrainingJobStatus"] != "InProgress":
+                raise ValueError(f"{name} is no running spot training")
+            (self._directory("TrainingJob", name) / "interrupt").touch()
+
     # Jobs with an instance
 
     def _follow(self, kind: str, name: str, job: Record) -> None:
@@ -183,7 +191,7 @@ class SageMakerPlane:
         if kind == "TrainingJob":
             job |= {
                 "SecondaryStatus": report["secondary"],
-                "TrainingTimeInSeconds": report["billable_seconds"],
+                "TrainingTimeInSeconds": report["seconds"],
                 "BillableTimeInSeconds": report["billable_seconds"],
                 "FinalMetricDataList": report["metrics"],
             }

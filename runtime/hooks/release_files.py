@@ -1,51 +1,65 @@
-"""What the deployment hooks share: the release in the bundle, its staged copy, and the pointer.
+"""What the deployment hooks do: stage the bundle's release, have it tested, point to it, see it served, prune.
 
-Runs with the bastion's own Python and boto3; nothing else of the project is there.
+Runs with the bastion's own Python (3.9) and boto3; nothing else of the project is there. Each step may run twice.
 """
 
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
-import boto3
+from release_check import (  # type: ignore[import-not-found]
+    MANIFEST,
+    VERSION,
+    Manifest,
+    ReleaseError,
+    check_release,
+    read_manifest,
+)
 
-MANIFEST = ".release.json"
 BUNDLE = Path(__file__).resolve().parents[1]
-STAGING_PREFIX = ".staging-"
-# A hook is killed long before; what is older belongs to nobody.
-STALE_STAGING_SECONDS = 3600
+# A release becomes `{version}` when it has been tested; until then it has this name, and any other is left over:
+# a deployment group has one deployment at a time.
+CANDIDATE_PREFIX = ".candidate-"
+KEPT_PUSHES = 20
+# A hook that takes longer tells this often that it lives: CodeDeploy itself would miss a dead agent for an hour.
+SIGN_OF_LIFE_SECONDS = 15
 
 
 class HookError(Exception):
     """The deployment fails with this text."""
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """`files` maps each path of the release to its SHA-256 in hex."""
-
-    version: str
-    files: dict[str, str]
-
-
-def run(hook: Callable[[], str]) -> None:
-    """Run the hook and print what it says; a failure is one line on standard error and exit status 1."""
+def run(*steps: Callable[[], str]) -> None:
+    """Run the steps and print what each says; a failure is told on standard error, with exit status 1."""
+    threading.Thread(target=_tell_signs_of_life, daemon=True).start()
     try:
-        print(hook())
-    except HookError as error:
+        for step in steps:
+            print(step(), flush=True)
+    except (HookError, ReleaseError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    except OSError as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error.filename or ''}: {error.strerror or error}")
+
+
+def _tell_signs_of_life() -> None:
+    while True:
+        time.sleep(SIGN_OF_LIFE_SECONDS)
+        # Most hooks end before, and are spared the import.
+        import platform_client  # type: ignore[import-not-found]
+
+        try:
+            platform_client.tell_sign_of_life()
+        except Exception as error:
+            print(f"no sign of life could be given: {error}", flush=True)
 
 
 def environment(name: str) -> str:
@@ -69,116 +83,80 @@ def bundle_manifest() -> Manifest:
     return read_manifest(BUNDLE / "release")
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of the release in `folder`. Raises HookError for a wrong one."""
-    file = folder / MANIFEST
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        manifest = Manifest(version=content["version"], files=dict(content["files"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HookError(f"{file}: is no manifest of a release: {error!r}") from error
-    for path in manifest.files:
-        _check_path(path)
-    lines = "".join(f"{path}\0{digest}\n" for path, digest in sorted(manifest.files.items()))
-    version = hashlib.sha256(lines.encode()).hexdigest()[:16]
-    if manifest.version != version or not manifest.files:
-        raise HookError(f"{file}: says version {manifest.version!r}, its files make {version!r}")
-    return manifest
-
-
-def verify(folder: Path, manifest: Manifest) -> None:
-    """Raise HookError unless `folder` holds exactly the manifest's files with their hashes."""
-    found: set[str] = set()
-    for directory, folders, names in os.walk(folder):
-        for name in [*folders, *names]:
-            entry = Path(directory) / name
-            if entry.is_symlink():
-                raise HookError(f"{entry}: is a symbolic link; a release holds plain files")
-        found.update((Path(directory) / name).relative_to(folder).as_posix() for name in names)
-    found.discard(MANIFEST)
-    if missing := sorted(manifest.files.keys() - found):
-        raise HookError(f"{folder}: lacks {', '.join(missing[:5])}")
-    if surplus := sorted(found - manifest.files.keys()):
-        raise HookError(f"{folder}: holds files that its manifest lacks: {', '.join(surplus[:5])}")
-    for path, digest in manifest.files.items():
-        if hashlib.sha256((folder / path).read_bytes()).hexdigest() != digest:
-            raise HookError(f"{folder / path}: differs from its hash in the manifest")
+def candidate_name(version: str) -> str:
+    """Return the name that a release has on the shared file system until it has been tested."""
+    return f"{CANDIDATE_PREFIX}{version}"
 
 
 def stage() -> str:
-    """Copy the bundle's release to `{releases}/{version}`, whole or not at all; a second call finds it."""
+    """Copy the bundle's release to the shared file system as a candidate, whole or not at all."""
+    releases = releases_directory()
     manifest = bundle_manifest()
     source = BUNDLE / "release"
-    verify(source, manifest)
-    releases = releases_directory()
-    target = releases / manifest.version
-    if target.exists():
-        verify(target, manifest)
-        return f"release {manifest.version} is staged already"
-    _remove_stale(releases)
-    staging = releases / f"{STAGING_PREFIX}{manifest.version}-{secrets.token_hex(4)}"
+    check_release(source, manifest)
+    for left_over in releases.glob(".*"):
+        _remove(left_over)
+    if (releases / manifest.version).exists():
+        check_release(releases / manifest.version, manifest)
+        return f"release {manifest.version} is on the shared file system already"
+    partial = releases / f".partial-{secrets.token_hex(4)}"
     try:
-        _copy(source, staging, manifest)
-        verify(staging, manifest)
-        staging.rename(target)
-    except OSError as error:
-        # A deployment at the same time may have put the same release there.
-        if not target.exists():
-            raise HookError(f"{target}: can't be written: {error}") from error
-        verify(target, manifest)
+        _copy(source, partial, manifest)
+        check_release(partial, manifest)
+        partial.rename(releases / candidate_name(manifest.version))
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove(partial)
     _sync(releases)
     return f"release {manifest.version} is staged with {len(manifest.files)} files"
 
 
-def switch() -> str:
-    """Point Airflow to the bundle's release, once that is staged as it should be."""
+def accept() -> str:
+    """Give the tested candidate its name; from here on it never changes."""
+    releases = releases_directory()
     manifest = bundle_manifest()
-    verify(releases_directory() / manifest.version, manifest)
-    name = pointer_name()
-    ssm().put_parameter(Name=name, Value=manifest.version, Type="String", Overwrite=True)
-    return f"{name} is {manifest.version}"
+    candidate, target = releases / candidate_name(manifest.version), releases / manifest.version
+    if not target.exists():
+        check_release(candidate, manifest)
+        candidate.rename(target)
+        _sync(releases)
+    check_release(target, manifest)
+    return f"release {manifest.version} is accepted"
 
 
-def validate() -> str:
-    """Check that the pointer names the bundle's release and that this is whole."""
-    manifest = bundle_manifest()
-    pointer = ssm().get_parameter(Name=pointer_name())["Parameter"]["Value"]
-    if pointer != manifest.version:
-        raise HookError(f"{pointer_name()} is {pointer!r} and should be {manifest.version!r}")
-    verify(releases_directory() / manifest.version, manifest)
-    return f"release {manifest.version} is live"
+def reject() -> None:
+    """Remove the candidate of a release that failed its test."""
+    _remove(releases_directory() / candidate_name(bundle_manifest().version))
 
 
-def ssm() -> Any:
-    """Return a client of the Parameter Store in the instance's region."""
-    # boto3 itself reads AWS_DEFAULT_REGION alone.
-    return boto3.client("ssm", region_name=environment("AWS_REGION"))
+def prune(needed: set[str], live: str) -> str:
+    """Remove releases that nobody needs: neither live, nor used by a run, nor among the newest pushes."""
+    releases = releases_directory()
+    found = [folder for folder in releases.iterdir() if VERSION.fullmatch(folder.name)]
+    found.sort(key=lambda folder: (folder.stat().st_mtime, folder.name), reverse=True)
+    surplus = [it for it in found[KEPT_PUSHES:] if it.name not in needed and it.name != live]
+    for folder in surplus:
+        # Out of sight at once: nobody may find half a release.
+        doomed = releases / f".pruned-{folder.name}"
+        folder.rename(doomed)
+        _remove(doomed)
+    return f"pruned {len(surplus)} of {len(found)} releases"
 
 
-def pointer_name() -> str:
-    """Return the name of the SSM parameter that holds the live version."""
-    return environment("UPDRAFT_SSM_PREFIX") + "/bundle/pointer"
+def mark_pushed(version: str) -> None:
+    """Remember the time of a push: pruning goes by it."""
+    os.utime(releases_directory() / version)
 
 
-def _check_path(path: str) -> None:
-    parts = PurePosixPath(path).parts
-    plain = bool(re.fullmatch(r"[^\\\x00-\x1f]+", path)) and PurePosixPath(path).as_posix() == path
-    if not plain or path.startswith("/") or ".." in parts or path in (".", MANIFEST):
-        raise HookError(f"{path!r}: is no path inside a release")
-
-
-def _copy(source: Path, staging: Path, manifest: Manifest) -> None:
-    staging.mkdir()
+def _copy(source: Path, target: Path, manifest: Manifest) -> None:
+    target.mkdir()
     for path in sorted(manifest.files):
-        target = staging / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write(target, (source / path).read_bytes())
+        file = target / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write(file, (source / path).read_bytes())
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")  # noqa: UP017
     content = {"version": manifest.version, "created_at": now, "files": manifest.files}
-    _write(staging / MANIFEST, json.dumps(content, indent=1, sort_keys=True).encode())
-    for directory, _, _ in os.walk(staging):
+    _write(target / MANIFEST, json.dumps(content, indent=1, sort_keys=True).encode())
+    for directory, _, _ in os.walk(target):
         os.chmod(directory, 0o755)  # noqa: PTH101
         _sync(Path(directory))
 
@@ -199,7 +177,8 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_stale(releases: Path) -> None:
-    for folder in releases.glob(f"{STAGING_PREFIX}*"):
-        if time.time() - folder.stat().st_mtime > STALE_STAGING_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

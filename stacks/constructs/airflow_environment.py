@@ -39,8 +39,10 @@ METRICS = (
 )
 # At one heartbeat every 5 s this outlasts a Multi-AZ failover of the database (60 to 120 s).
 MAX_FAILED_HEARTBEATS = 36
-# A file that didn't change is parsed again after this long; right after a switch it has to be.
-SHORTEST_PARSE_INTERVAL_SECONDS = 5
+# The files of a release never change; what they read elsewhere may, so they are parsed again now and then.
+PARSE_INTERVAL_SECONDS = 300
+# A switch is live when every file has been parsed.
+PARSING_PROCESSES = 4
 
 
 def pointer_parameter(config: EnvironmentConfig) -> str:
@@ -76,7 +78,6 @@ def environment(config: EnvironmentConfig, storage: StorageStack) -> dict[str, s
 
 
 def _airflow_options(config: EnvironmentConfig, storage: StorageStack, namespace: str) -> dict[str, str]:
-    refresh = str(config.dags.refresh_seconds)
     bundles = [
         {
             "name": BUNDLE,
@@ -84,12 +85,13 @@ def _airflow_options(config: EnvironmentConfig, storage: StorageStack, namespace
             "kwargs": {
                 "pointer_parameter": pointer_parameter(config),
                 "releases_directory": RELEASES_DIRECTORY,
-                "refresh_interval": config.dags.refresh_seconds,
+                "refresh_interval": 0,
             },
         }
     ]
     return {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "AIRFLOW__CORE__PARALLELISM": str(_parallelism(config)),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://webserver.{namespace}:8080/execution/",
@@ -108,11 +110,13 @@ def _airflow_options(config: EnvironmentConfig, storage: StorageStack, namespace
         "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": str(MAX_FAILED_HEARTBEATS),
         "AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1",
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
-        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": refresh,
-        "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": refresh,
-        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(
-            max(SHORTEST_PARSE_INTERVAL_SECONDS, config.dags.refresh_seconds)
-        ),
+        # The bundle itself decides how often it asks for the pointer.
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "0",
+        "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "0",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(PARSE_INTERVAL_SECONDS),
+        "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": str(PARSING_PROCESSES),
+        # With an interval, a DAG that changed twice within it would run the newer code by the older graph.
+        "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
         "AIRFLOW__LOGGING__REMOTE_LOGGING": "True",
         "AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER": storage.logs.s3_url_for_object("tasks"),
         "AIRFLOW__LOGGING__REMOTE_LOG_CONN_ID": "aws_default",
@@ -162,6 +166,11 @@ def metrics(config: EnvironmentConfig) -> dict[str, str]:
         "AIRFLOW__METRICS__STATSD_CUSTOM_CLIENT_PATH": "runtime.metrics.EmbeddedMetricsClient",
         "AIRFLOW__METRICS__METRICS_ALLOW_LIST": ",".join(f"^{re.escape(name)}" for name in METRICS),
     }
+
+
+def _parallelism(config: EnvironmentConfig) -> int:
+    """As many task instances as the fleets have slots at most: twice `max`, while a deployment replaces workers."""
+    return sum(2 * worker.max * worker.concurrency for worker in config.workers.values())
 
 
 def secrets(storage: StorageStack) -> dict[str, ecs.Secret]:

@@ -27,9 +27,11 @@ class AirflowService(Construct):
         name: str,
         definition: ecs.TaskDefinition,
         count: int,
+        capacity: str,
         cluster: ecs.ICluster,
         network: NetworkStack,
         security_groups: Sequence[ec2.ISecurityGroup],
+        execute_command: bool,
         namespace: servicediscovery.INamespace,
         dns_name: str | None = None,
     ) -> None:
@@ -41,12 +43,18 @@ class AirflowService(Construct):
             cluster=cluster,
             task_definition=definition,
             desired_count=count,
+            # The default capacity is left unsaid: a change of the strategy replaces a service's tasks.
+            capacity_provider_strategies=None
+            if capacity == "FARGATE"
+            else [ecs.CapacityProviderStrategy(capacity_provider=capacity, weight=1)],
             min_healthy_percent=100,
             max_healthy_percent=200,
             circuit_breaker=ecs.DeploymentCircuitBreaker(enable=True, rollback=True),
             vpc_subnets=network.service_subnets,
             assign_public_ip=network.assigns_public_ip,
             security_groups=list(security_groups),
+            # CDK adds the four ssmmessages actions to the task's role with it, and nothing without.
+            enable_execute_command=execute_command,
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
             cloud_map_options=ecs.CloudMapOptions(
                 name=dns_name,

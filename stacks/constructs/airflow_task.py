@@ -15,6 +15,7 @@ from stacks.config import EnvironmentConfig
 from stacks.constructs.log_group import log_group
 from stacks.constructs.writable_folders import add_writable_folders
 from stacks.sizes import FargateSize
+from stacks.waivers import policy_of, waive
 
 RELEASES_DIRECTORY = "/mnt/releases"
 # Volumes of docker/airflow/Dockerfile: temporary files, local copies of releases; pid files and Airflow's own settings.
@@ -50,7 +51,7 @@ class Program:
 class AirflowTask(Construct):
     """`definition` of one kind of Airflow task, with a container for each program.
 
-    A single one is called `airflow`; several are called as their programs. With `on_instances` the task runs on
+    The one that the task is named after is called `airflow`, another one as its program. With `on_instances` the task runs on
     instances of the cluster instead of Fargate.
     """
 
@@ -79,11 +80,12 @@ class AirflowTask(Construct):
                 authorization_config=ecs.AuthorizationConfig(iam="ENABLED"),
             ),
         )
-        if len(programs) == 1:
-            self._add(programs[0], container_name="airflow", logs_id="Logs")
-        else:
-            for program in programs:
+        for program in programs:
+            if program.name == name:
+                self._add(program, container_name="airflow", logs_id="Logs")
+            else:
                 self._add(program, container_name=program.name, logs_id=f"Logs-{program.name}")
+        waive_task(self.definition)
 
     def _build_definition(
         self, name: str, size: FargateSize, role: iam.IRole, *, on_instances: bool
@@ -134,7 +136,7 @@ class AirflowTask(Construct):
             # Reaps what tasks leave behind, and hands SIGTERM to Airflow's parent process alone: a warm shutdown.
             linux_parameters=ecs.LinuxParameters(self, f"{container_name}-linux", init_process_enabled=True),
         )
-        add_writable_folders(self.definition, container, WRITABLE)
+        add_writable_folders(self.definition, container, WRITABLE, execute_command=config.execute_command)
         container.add_mount_points(
             ecs.MountPoint(container_path=RELEASES_DIRECTORY, source_volume="releases", read_only=True)
         )
@@ -147,4 +149,14 @@ def _health_check(command: Sequence[str], config: EnvironmentConfig) -> ecs.Heal
         timeout=cdk.Duration.seconds(min(20, config.health_check_interval_seconds)),
         retries=UNHEALTHY_AFTER,
         start_period=cdk.Duration.seconds(START_PERIOD_SECONDS),
+    )
+
+
+def waive_task(definition: ecs.TaskDefinition) -> None:
+    """What every task definition of ours is waived, and why."""
+    waive(definition, "Only names and addresses: every password is an ECS secret", "AwsSolutions-ECS2")
+    waive(
+        policy_of(definition.obtain_execution_role()),
+        "ecr:GetAuthorizationToken takes no resource",
+        "AwsSolutions-IAM5[Resource::*]",
     )

@@ -8,8 +8,17 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from stacks.config import EnvironmentConfig
+from stacks.waivers import policy_of, waive
 
 CODEDEPLOY_TAG = "updraft:codedeploy"
+# https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
+SESSION_MANAGER = [
+    "ssm:UpdateInstanceInformation",
+    "ssmmessages:CreateControlChannel",
+    "ssmmessages:CreateDataChannel",
+    "ssmmessages:OpenControlChannel",
+    "ssmmessages:OpenDataChannel",
+]
 
 # The file system is made after the bastion, so its id is looked up at boot: it would flow backwards otherwise.
 USER_DATA = """\
@@ -18,6 +27,7 @@ install -d -m 0755 /etc/updraft {releases}
 cat >/etc/updraft/environment <<'ENVIRONMENT'
 UPDRAFT_SSM_PREFIX={ssm_prefix}
 UPDRAFT_RELEASES_DIRECTORY={releases}
+UPDRAFT_VERIFIER_URL=http://{verifier}.{namespace}:8790
 AWS_REGION={region}
 ENVIRONMENT
 cat >/usr/local/sbin/updraft-mount <<'MOUNT'
@@ -84,13 +94,26 @@ class Bastion(Construct):
         if config.bastion_is_nat:
             user_data.add_commands(NAT_USER_DATA)
         user_data.add_commands(
-            USER_DATA.format(ssm_prefix=config.ssm_prefix, region=region, releases="/mnt/releases")
+            USER_DATA.format(
+                ssm_prefix=config.ssm_prefix,
+                region=region,
+                releases="/mnt/releases",
+                namespace=f"{config.prefix}.internal",
+                # The name of the task that it runs in.
+                verifier="webserver" if config.topology == "merged" else "dag-processor",
+            )
         )
         self.role = iam.Role(
             self,
             "Role",
             assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
-            managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name("AmazonSSMManagedInstanceCore")],
+        )
+        # AWS's own policy for this would also let the instance read every parameter of the account.
+        self.role.add_to_policy(iam.PolicyStatement(actions=SESSION_MANAGER, resources=["*"]))
+        waive(
+            policy_of(self.role),
+            "Session Manager's actions take no resource",
+            "AwsSolutions-IAM5[Resource::*]",
         )
         in_public = config.bastion_is_nat or not vpc.private_subnets
         self.instance = ec2.Instance(
@@ -107,9 +130,15 @@ class Bastion(Construct):
             user_data=user_data,
             # `require_imdsv2` would add a launch template with a fixed name: two environments would clash.
             http_tokens=ec2.HttpTokens.REQUIRED,
+            detailed_monitoring=True,
             block_devices=[
                 ec2.BlockDevice(device_name="/dev/xvda", volume=ec2.BlockDeviceVolume.ebs(16, encrypted=True))
             ],
+        )
+        waive(
+            self.instance,
+            "It holds nothing; termination protection would make its replacement by CloudFormation fail",
+            "AwsSolutions-EC29",
         )
         cdk.Tags.of(self.instance).add(CODEDEPLOY_TAG, config.prefix)
 

@@ -12,12 +12,13 @@ from constructs import Construct
 
 from stacks.config import EnvironmentConfig
 from stacks.network import NetworkStack
+from stacks.waivers import waive
 
 DELIVERIES_BEFORE_DEAD = 5
 
 
 class Broker(Construct):
-    """With `kind = "redis"`: `host`, `port`, `password`; with `kind = "sqs"`: `queues` by Celery queue name."""
+    """With `kind = "redis"`: `group_id`, `host`, `port`, `password`; with `kind = "sqs"`: `queues` by Celery queue name."""
 
     def __init__(
         self,
@@ -30,6 +31,7 @@ class Broker(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self.kind = config.broker.kind
+        self.group_id = ""
         self.host = ""
         self.port = ""
         self.password: secretsmanager.ISecret | None = None
@@ -37,6 +39,7 @@ class Broker(Construct):
         if self.kind == "redis":
             self.password = generate("BrokerPassword", "Password of the Celery broker")
             group = self._build_valkey(config, network, self.password)
+            self.group_id = group.ref
             self.host = group.attr_primary_end_point_address
             self.port = group.attr_primary_end_point_port
         else:
@@ -52,7 +55,7 @@ class Broker(Construct):
             description=f"Broker of {config.prefix}",
             subnet_ids=[subnet.subnet_id for subnet in network.vpc.isolated_subnets],
         )
-        return elasticache.CfnReplicationGroup(
+        group = elasticache.CfnReplicationGroup(
             self,
             "Valkey",
             replication_group_description=f"Celery broker of {config.prefix}",
@@ -69,6 +72,15 @@ class Broker(Construct):
             # The template carries a reference that CloudFormation resolves, never the password itself.
             auth_token=password.secret_value.unsafe_unwrap(),
         )
+        waive(group, "Only named security groups reach it, whatever the port", "AwsSolutions-AEC5")
+        if not config.broker.multi_az:
+            waive(group, "The environment's file chooses one node, for its cost", "AwsSolutions-AEC4")
+        waive(
+            group,
+            "A queue that came back from a backup would run finished tasks again",
+            "NIST.800.53.R5-ElastiCacheRedisClusterAutomaticBackup",
+        )
+        return group
 
     def _build_queues(self, config: EnvironmentConfig) -> None:
         dead = sqs.Queue(

@@ -23,7 +23,7 @@ HEARTBEAT_CHECK = ("python", "-m", "runtime.health", "heartbeat")
 
 
 class ControlPlane(Construct):
-    """Webserver, scheduler, dag-processor and triggerer, separate or merged, and Flower where it is wanted."""
+    """Webserver, scheduler, dag-processor with its verifier, and triggerer, separate or merged, and Flower where it is wanted."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class ControlPlane(Construct):
         self._airflow = airflow
         self._control_role = control_role
         self._after = after
-        programs = _programs(config)
+        programs = _programs(config, storage)
         if config.topology == "merged":
             self._build_merged(programs, task_role)
         else:
@@ -83,10 +83,17 @@ class ControlPlane(Construct):
         # Triggers are code of DAGs, so the triggerer may what tasks may.
         for name, size, its_role in (
             ("scheduler", services.scheduler, role),
-            ("dag-processor", services.dag_processor, role),
             ("triggerer", services.triggerer, task_role),
         ):
             self._build([programs[name]], size, its_role, [groups.airflow], count=size.count)
+        self._build(
+            [programs["dag-processor"], programs["verifier"]],
+            services.dag_processor,
+            role,
+            [groups.airflow],
+            count=services.dag_processor.count,
+            dns_name="dag-processor",
+        )
 
     def _build_merged(self, programs: dict[str, Program], task_role: iam.IRole) -> None:
         size = self._config.services.control_plane
@@ -130,16 +137,18 @@ class ControlPlane(Construct):
             name=name,
             definition=task.definition,
             count=count,
+            capacity=self._config.services.capacity,
             cluster=self._cluster,
             network=self._network,
             security_groups=security_groups,
+            execute_command=self._config.execute_command,
             namespace=self._namespace,
             dns_name=dns_name,
         )
         service.node.add_dependency(self._after)
 
 
-def _programs(config: EnvironmentConfig) -> dict[str, Program]:
+def _programs(config: EnvironmentConfig, storage: StorageStack) -> dict[str, Program]:
     metrics = airflow_environment.metrics(config)
     programs = (
         Program(
@@ -151,7 +160,16 @@ def _programs(config: EnvironmentConfig) -> dict[str, Program]:
             "scheduler", ["airflow", "scheduler"], (*HTTP_CHECK, "http://localhost:8974/health"), metrics
         ),
         Program(
-            "dag-processor", ["airflow", "dag-processor"], (*HEARTBEAT_CHECK, "DagProcessorJob"), metrics
+            "dag-processor",
+            ["python", "-m", "runtime.dag_processor"],
+            (*HEARTBEAT_CHECK, "DagProcessorJob"),
+            metrics,
+        ),
+        Program(
+            "verifier",
+            ["python", "-m", "runtime.verifier"],
+            (*HTTP_CHECK, "http://localhost:8790/health"),
+            secrets={"UPDRAFT_VERIFIER_SECRET": ecs.Secret.from_secrets_manager(storage.verifier_secret)},
         ),
         Program("triggerer", ["airflow", "triggerer"], (*HEARTBEAT_CHECK, "TriggererJob"), metrics),
     )

@@ -23,18 +23,16 @@ class Image(Construct):
         self, scope: Construct, construct_id: str, *, name: str, config: EnvironmentConfig, architecture: str
     ) -> None:
         super().__init__(scope, construct_id)
-        self.asset = ecr_assets.DockerImageAsset(
-            self,
-            "Asset",
-            directory=str(stage_context(name, config)),
-            display_name=name,
-            platform=PLATFORMS[architecture],
-        )
+        with tempfile.TemporaryDirectory(prefix=f"updraft-{name}-") as context:
+            stage_context(Path(context), name, config)
+            # Copied into the cloud assembly by the constructor.
+            self.asset = ecr_assets.DockerImageAsset(
+                self, "Asset", directory=context, display_name=name, platform=PLATFORMS[architecture]
+            )
 
 
-def stage_context(name: str, config: EnvironmentConfig) -> Path:
-    """Copy the Dockerfile, the lock, the sources and the certificate authorities of an image to a fresh folder."""
-    context = Path(tempfile.mkdtemp(prefix=f"updraft-{name}-"))
+def stage_context(context: Path, name: str, config: EnvironmentConfig) -> None:
+    """Copy the Dockerfile, the lock, the sources and the certificate authorities of an image to an empty folder."""
     for file in ("Dockerfile", "requirements.txt", *FILES.get(name, ())):
         shutil.copyfile(ROOT / "docker" / name / file, context / file)
     for source in SOURCES[name]:
@@ -45,4 +43,3 @@ def stage_context(name: str, config: EnvironmentConfig) -> Path:
         shutil.copyfile(ROOT / config.database.ca_bundle, context / "database-ca.pem")
         broker = config.broker.ca_bundle
         (context / "broker-ca.pem").write_bytes((ROOT / broker).read_bytes() if broker else b"")
-    return context

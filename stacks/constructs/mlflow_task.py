@@ -9,7 +9,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from stacks.config import EnvironmentConfig
-from stacks.constructs.airflow_task import ARCHITECTURES
+from stacks.constructs.airflow_task import ARCHITECTURES, waive_task
 from stacks.constructs.log_group import log_group
 from stacks.constructs.writable_folders import add_writable_folders
 from stacks.storage import StorageStack
@@ -86,4 +86,5 @@ class MlflowTask(Construct):
             readonly_root_filesystem=True,
             linux_parameters=ecs.LinuxParameters(self, "mlflow-linux", init_process_enabled=True),
         )
-        add_writable_folders(self.definition, container, WRITABLE)
+        add_writable_folders(self.definition, container, WRITABLE, execute_command=config.execute_command)
+        waive_task(self.definition)

@@ -12,15 +12,29 @@ from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
+from aws_cdk.aws_logs import ILogGroup
 from constructs import Construct
 
-from stacks.config import ROOT
+from stacks.config import ROOT, ConfigError
+from stacks.constructs.log_group import log_group
+from stacks.waivers import waive
+
+LOG_RETENTION_DAYS = 30
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html: none of these takes a resource here.
+NETWORK_INTERFACES = [
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+]
 
 
 class PythonFunction(Construct):
-    """`function`, with a log group of its own. `entry` is a function of `lambdas/{name}/handler.py`."""
+    """`function`, and `log_group`, its own. `entry` is a function of `lambdas/{name}/handler.py`."""
 
     def __init__(
         self,
@@ -34,27 +48,52 @@ class PythonFunction(Construct):
         **function_props: Any,
     ) -> None:
         super().__init__(scope, construct_id)
-        self.function = lambda_.Function(
+        self.log_group = log_group(self, "Logs", retention_days=LOG_RETENTION_DAYS)
+        with tempfile.TemporaryDirectory(prefix=f"updraft-{name}-") as package:
+            stage_package(Path(package), name, files or {})
+            code = lambda_.Code.from_asset(package)
+            # Copied into the cloud assembly when the function binds it.
+            self.function = self._build_function(
+                code, name=name, entry=entry, timeout=timeout, **function_props
+            )
+
+    def _build_function(
+        self, code: lambda_.Code, *, name: str, entry: str, timeout: cdk.Duration, **function_props: Any
+    ) -> lambda_.Function:
+        function = lambda_.Function(
             self,
             "Function",
-            runtime=lambda_.Runtime.PYTHON_3_12,
+            runtime=lambda_.Runtime.PYTHON_3_13,
             architecture=lambda_.Architecture.ARM_64,
             handler=f"lambdas.{name}.handler.{entry}",
-            code=lambda_.Code.from_asset(str(stage_package(name, files or {}))),
+            code=code,
             timeout=timeout,
-            log_group=logs.LogGroup(
-                self,
-                "Logs",
-                retention=logs.RetentionDays.ONE_MONTH,
-                removal_policy=cdk.RemovalPolicy.DESTROY,
-            ),
+            log_group=self.log_group,
+            role=self._build_role(self.log_group, in_vpc="vpc" in function_props),
             **function_props,
         )
+        waive(function, "3.13 is the newest Python that the tests run on", "AwsSolutions-L1")
+        waive(
+            function,
+            "Invoked by a schedule or a deployment that sees its failures; at most one works, by a lock in the "
+            "database; outside the VPC where it calls AWS's APIs alone",
+            "NIST.800.53.R5-LambdaConcurrency",
+            "NIST.800.53.R5-LambdaDLQ",
+            *([] if "vpc" in function_props else ["NIST.800.53.R5-LambdaInsideVPC"]),
+        )
+        return function
+
+    def _build_role(self, logs: ILogGroup, *, in_vpc: bool) -> iam.Role:
+        """AWS's own policies for this would also let it write every log group of the account."""
+        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        logs.grant_write(role)
+        if in_vpc:
+            role.add_to_policy(iam.PolicyStatement(actions=NETWORK_INTERFACES, resources=["*"]))
+        return role
 
 
-def stage_package(name: str, files: Mapping[str, Path]) -> Path:
-    """Copy a Lambda's sources, its installed packages and extra files (by name in the package) to a fresh folder."""
-    package = Path(tempfile.mkdtemp(prefix=f"updraft-{name}-"))
+def stage_package(package: Path, name: str, files: Mapping[str, Path]) -> None:
+    """Copy a Lambda's sources, its installed packages and extra files (by name in the package) to an empty folder."""
     source = ROOT / "lambdas" / name
     lock = source / "requirements.txt"
     if lock.is_file():
@@ -62,9 +101,14 @@ def stage_package(name: str, files: Mapping[str, Path]) -> Path:
     shutil.copytree(
         source, package / "lambdas" / name, ignore=shutil.ignore_patterns("__pycache__", "requirements.*")
     )
+    # Modules that more than one function needs; a function takes the packages they want from its own lock.
+    shutil.copytree(
+        ROOT / "lambdas" / "shared",
+        package / "lambdas" / "shared",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     for target, path in files.items():
         shutil.copyfile(path, package / target)
-    return package
 
 
 def _installed(lock: Path) -> Path:
@@ -85,7 +129,16 @@ def _installed(lock: Path) -> Path:
             str(lock),
         ]
         # The assembly's location goes to standard output: nothing else may.
-        subprocess.run([*_installer(), *arguments], check=True, stdout=sys.stderr)
+        ran = subprocess.run(
+            [*_installer(), *arguments], stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False
+        )
+        if ran.returncode != 0:
+            shutil.rmtree(partial)
+            reason = " ".join(ran.stderr.split()) or f"exit code {ran.returncode}"
+            raise ConfigError(
+                f"the packages of {lock.relative_to(ROOT)} could not be installed: {reason}. "
+                "They are installed once and need the package index that pip is set to; run the same command again."
+            )
         for cache in partial.rglob("__pycache__"):
             shutil.rmtree(cache)
         partial.rename(target)

@@ -10,6 +10,7 @@ from stacks.config import EnvironmentConfig
 POSTGRES, REDIS, NFS, HTTPS = 5432, 6379, 2049, 443
 WEBSERVER, FLOWER, MLFLOW = 8080, 5555, 5000
 WORKER_LOGS, TRIGGERER_LOGS = 8793, 8794
+VERIFIER = 8790
 
 
 class SecurityGroups(Construct):
@@ -26,6 +27,7 @@ class SecurityGroups(Construct):
         self.webserver = self._group("Webserver", "the webserver")
         self.airflow = self._group("Airflow", "every other Airflow task")
         self.load_metric = self._group("LoadMetric", "the load metric Lambda")
+        self.reaper = self._group("Reaper", "the Lambda that stops SageMaker jobs without an owner")
         self.bastion = self._group("Bastion", "the bastion, reached by Session Manager only")
         self.jobs = self._group("Jobs", "SageMaker jobs inside the VPC")
         self.database = self._group("Database", "the metadata database", calls_out=False)
@@ -57,6 +59,7 @@ class SecurityGroups(Construct):
             (self.bastion, self.webserver, WEBSERVER, "tunnel to the UI"),
             (self.bastion, self.airflow if flower else None, FLOWER, "tunnel to Flower"),
             (self.bastion, self.mlflow, MLFLOW, "tunnel to MLflow"),
+            (self.bastion, self.airflow, VERIFIER, "tests of candidate releases"),
             (self.airflow, self.mlflow, MLFLOW, "tracking"),
             (self.webserver, self.airflow, WORKER_LOGS, "logs of running tasks"),
             (self.webserver, self.airflow, TRIGGERER_LOGS, "logs of deferred tasks"),
@@ -64,6 +67,7 @@ class SecurityGroups(Construct):
             (self.airflow, self.database, POSTGRES, "metadata"),
             (self.mlflow, self.database, POSTGRES, "runs and models"),
             (self.load_metric, self.database, POSTGRES, "load samples"),
+            (self.reaper, self.database, POSTGRES, "task instances"),
             (self.bastion, self.database, POSTGRES, "tunnel to the database"),
             (self.webserver, self.broker, REDIS, "queues"),
             (self.airflow, self.broker, REDIS, "queues"),

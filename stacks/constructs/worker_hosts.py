@@ -10,6 +10,7 @@ from constructs import Construct
 
 from stacks.network import NetworkStack
 from stacks.sizes import Worker
+from stacks.waivers import policy_of, waive
 
 ROOT_VOLUME_GIB = 50
 
@@ -35,12 +36,13 @@ class WorkerHosts(Construct):
         assert worker.instance_type is not None, "checked with the environment"
         assert network.groups.worker_hosts is not None, "made where a queue has instances"
         hardware = ecs.AmiHardwareType.ARM if architecture == "arm64" else ecs.AmiHardwareType.STANDARD
+        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
         template = ec2.LaunchTemplate(
             self,
             "Template",
             instance_type=ec2.InstanceType(worker.instance_type),
             machine_image=ecs.EcsOptimizedImage.amazon_linux2023(hardware),
-            role=iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com")),
+            role=role,
             security_group=network.groups.worker_hosts,
             user_data=ec2.UserData.for_linux(),
             require_imdsv2=True,
@@ -75,3 +77,15 @@ class WorkerHosts(Construct):
             target_capacity_percent=100,
         )
         cluster.add_asg_capacity_provider(self.provider)
+        waive(
+            policy_of(role),
+            "What CDK grants the agent of ECS: an instance's id isn't known before, and what it polls names the cluster",
+            "AwsSolutions-IAM5",
+            "IAM-ACTION",
+            "IAM-RESOURCE",
+        )
+        waive(
+            group,
+            "ECS scales it to its tasks, and EventBridge carries every change already",
+            "AwsSolutions-AS3",
+        )

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from local.docker import Docker
-from local.ecs.containers import Container
+from local.ecs.containers import Container, names_file
 from local.ecs.docker_engine import DockerEngine
 from local.paths import LocalPaths
+from local.state_file import write_whole
 from tests.image.engine import Image, docker
 
 pytestmark = pytest.mark.image
@@ -96,9 +97,7 @@ def tasks(airflow: Image, tmp_path: Path) -> Iterator[Tasks]:
     made.engine.open()
     (paths.root / "efs" / "fs-01234567").mkdir(parents=True)
     (paths.root / "efs" / "fs-01234567" / "note").write_text("v1")
-    (paths.ecs / "names" / "names.json").write_text(
-        json.dumps({"webserver.updraft-local.internal": ["127.77.0.4"]})
-    )
+    write_whole(names_file(paths), {"webserver.updraft-local.internal": ["127.77.0.4"]}, mode=0o644)
     yield made
     for container in made.started:
         container.clean_up(paths)

@@ -54,9 +54,21 @@ def test_every_command_has_a_line_of_help() -> None:
         "diff",
         "deploy",
         "destroy",
+        "check",
+        "bundle",
         "push",
+        "rollback",
+        "releases",
+        "promote",
+        "bench",
         "run",
+        "tunnel",
+        "exec",
         "logs",
+        "doctor",
+        "cost",
+        "sleep",
+        "wake",
         "test",
     ):
         assert f" {command} " in ran.stdout
@@ -73,7 +85,7 @@ def test_table_aligns_and_leaves_missing_values_empty() -> None:
 
 def test_instance_without_a_price_says_where_to_add_it() -> None:
     assert prices.sagemaker_usd_per_hour("ml.p3.2xlarge") == 3.825
-    with pytest.raises(OperatorError, match=r"no price for ml.x.large; prices.toml has"):
+    with pytest.raises(OperatorError, match=r"no price for ml.x.large in prices.toml"):
         prices.sagemaker_usd_per_hour("ml.x.large")
 
 

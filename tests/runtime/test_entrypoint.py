@@ -62,5 +62,6 @@ def test_sqs_names_its_queues_and_takes_no_remote_control() -> None:
     options = entrypoint.compose(given)
     assert options["AIRFLOW__CELERY__BROKER_URL"] == "sqs://"
     assert options["AIRFLOW__CELERY__WORKER_ENABLE_REMOTE_CONTROL"] == "False"
+    assert options["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__WAIT_TIME_SECONDS"] == "2"
     queues = json.loads(options["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__PREDEFINED_QUEUES"])
     assert queues == {"default": {"url": "https://queue/1/default"}}

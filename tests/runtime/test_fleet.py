@@ -1,38 +1,71 @@
-"""Which workers may leave: the oldest `least` stay."""
+"""What a worker reads from the fleet's record, and that silence never sends it away."""
 
+import json
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from botocore.exceptions import EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.fleet import is_spare, own_task, revision_of
+from runtime.departure import Order
+from runtime.fleet import FRESH_SECONDS, Fleet
+
+NOW = 1_800_000_000.0
+OWN = "10.0.0.7"
 
 
-def tasks(count: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "taskArn": f"task/{number:03d}",
-            "createdAt": number // 2,
-            "attachments": [{"details": [{"name": "privateIPv4Address", "value": f"10.0.0.{number}"}]}],
-        }
-        for number in range(count)
-    ]
+def fleet_with(*values: Any, fleet: Fleet | None = None) -> Fleet:
+    """A fleet that has looked once at each value: text of the parameter, or an error."""
+    fleet = fleet or Fleet(parameter="/updraft/test/workers/default", address=OWN)
+    for value in values:
+
+        def get_parameter(value: Any = value, **_: Any) -> dict[str, Any]:
+            if isinstance(value, Exception):
+                raise value
+            return {"Parameter": {"Value": value if isinstance(value, str) else json.dumps(value)}}
+
+        fleet._ssm = SimpleNamespace(get_parameter=get_parameter)
+        fleet.look()
+    return fleet
 
 
-@given(count=st.integers(min_value=1, max_value=40), least=st.integers(min_value=0, max_value=10))
-def test_exactly_the_oldest_stay(count: int, least: int) -> None:
-    fleet = tasks(count)
-    staying = [task for task in fleet if not is_spare(task, fleet, least=least)]
-    assert staying == fleet[: min(least, count)]
+def record(**values: Any) -> dict[str, Any]:
+    return {"written_at": NOW, "take_work": True, "keep": [], "closing": []} | values
 
 
-def test_worker_finds_itself_by_its_address() -> None:
-    fleet = tasks(3)
-    assert own_task(fleet, "10.0.0.2") is fleet[2]
-    assert own_task(fleet, "10.0.0.9") is None
+@pytest.mark.parametrize(
+    ("value", "order"),
+    [
+        (record(keep=[OWN]), Order.STAY),
+        (record(keep=["10.0.0.8"]), Order.SPARE),
+        (record(closing=[OWN]), Order.CLOSE),
+        (record(keep=[OWN], take_work=False), Order.CLOSE),
+        ({}, Order.STAY),
+        ("{}", Order.STAY),
+        ("none", Order.STAY),
+        ("[]", Order.STAY),
+    ],
+)
+def test_order_follows_the_record(value: Any, order: Order) -> None:
+    assert fleet_with(value).order(NOW + 5) is order
 
 
-def test_revision_is_read_from_the_arn() -> None:
-    assert (
-        revision_of("arn:aws:ecs:us-east-1:123456789012:task-definition/updraft-dev-worker-default:12") == 12
-    )
+def test_worker_that_has_never_read_a_record_stays() -> None:
+    silent = EndpointConnectionError(endpoint_url="https://ssm")
+    assert fleet_with(silent).order(NOW) is Order.STAY
+
+
+def test_silence_of_ssm_makes_a_spare_worker_stay() -> None:
+    silent = EndpointConnectionError(endpoint_url="https://ssm")
+    fleet = fleet_with(record(), silent, silent)
+    assert fleet.order(NOW + FRESH_SECONDS - 1) is Order.SPARE
+    assert fleet.order(NOW + FRESH_SECONDS + 1) is Order.STAY
+
+
+@given(age=st.floats(FRESH_SECONDS + 0.5, 1e8))
+def test_no_old_record_sends_a_worker_away(age: float) -> None:
+    fleet = fleet_with(record(closing=[OWN], take_work=False))
+    assert fleet.order(NOW + age) is Order.STAY
+    assert fleet.order(NOW - age) is Order.STAY

@@ -24,6 +24,8 @@ VALUES: dict[str, Any] = {
     "instance_types": {"training": "ml.g5.xlarge"},
     "max_runtime_seconds": 3600,
     "poll_seconds": 10,
+    "monthly_budget_usd": 100,
+    "usd_per_hour": {"ml.g5.xlarge": 1.408},
 }
 PARAMETER = "/updraft/test/workflows"
 NAMES = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=120)
@@ -92,7 +94,7 @@ def test_tags_say_where_a_job_belongs_in_characters_that_aws_takes(run_id: str) 
     found = {tag["Key"]: tag["Value"] for tag in settings.tags(context(run_id=run_id))}
     assert set(found) == {
         "updraft:project", "updraft:environment", "updraft:dag", "updraft:run", "updraft:task",
-        "updraft:bundle-version",
+        "updraft:map-index", "updraft:bundle-version",
     }  # fmt: skip
     assert found["updraft:bundle-version"] == "abc"
     assert all(len(value) <= 256 for value in found.values())

@@ -6,12 +6,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Any
 
 import pytest
+
+from lambdas.load_metric.logic import Queue
+from stacks.config import load_environment
+from stacks.constructs.writable_folders import EXEC_FOLDERS
+from tests.stacks import assemblies
+from tests.stacks.assemblies import Template
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENTS = ("dev", "prod")
@@ -20,41 +23,11 @@ ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "PYTHONPATH": str(ROOT),
 }
-STATEFUL = {
-    "AWS::RDS::DBInstance": {"MetadataDb834921EB"},
-    "AWS::EFS::FileSystem": {"ReleasesE6BA3EBF"},
-    "AWS::S3::Bucket": {"LogsBucket5C52C3D2", "BundlesBucketB9647150", "DataBucketE6B0FAA8"},
-}
 pytestmark = pytest.mark.synth
-Template = dict[str, Any]
-
-
-@cache
-def templates(environment: str) -> dict[str, Template]:
-    """The environment's templates by the stack's short name."""
-    out = Path(mkdtemp(prefix="updraft-synth-"))
-    context = json.loads((ROOT / "cdk.json").read_text())["context"] | {"environment": environment}
-    ran = subprocess.run(
-        [sys.executable, "app.py"],
-        cwd=ROOT,
-        env=ENVIRONMENT | {"CDK_OUTDIR": str(out), "CDK_CONTEXT_JSON": json.dumps(context)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    prefix = f"updraft-{environment}-"
-    return {
-        file.name.removeprefix(prefix).removesuffix(".template.json"): json.loads(file.read_text())
-        for file in out.glob("*.template.json")
-    }
 
 
 def resources(environment: str, resource_type: str) -> Iterator[tuple[str, Template]]:
-    for template in templates(environment).values():
-        for logical_id, resource in template.get("Resources", {}).items():
-            if resource["Type"] == resource_type:
-                yield logical_id, resource
+    return assemblies.resources(assemblies.templates(environment), resource_type)
 
 
 def statements(environment: str) -> Iterator[Template]:
@@ -65,7 +38,7 @@ def statements(environment: str) -> Iterator[Template]:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_stack_is_there_with_its_outputs(environment: str) -> None:
-    found = templates(environment)
+    found = assemblies.templates(environment)
     assert set(found) == {"network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking"}
     outputs = {
         name
@@ -73,11 +46,12 @@ def test_every_stack_is_there_with_its_outputs(environment: str) -> None:
         for name in template.get("Outputs", {})
         if not name.startswith("ExportsOutput")
     }
-    assert outputs >= {
+    wanted = {
         "VpcId", "BastionInstanceId", "DatabaseEndpoint", "BundlesBucket", "ClusterName", "AdminSecretArn",
         "FlowerSecretArn", "ApplicationName", "PointerParameter", "LoadMetricFunctionName", "SettingsParameter",
-        "TrackingSecretArn",
+        "SleepFunctionName", "TrackingSecretArn",
     }  # fmt: skip
+    assert outputs >= (wanted - {"FlowerSecretArn"} if environment == "dev" else wanted)
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -93,18 +67,14 @@ def test_no_policy_allows_a_whole_service(environment: str) -> None:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_no_template_holds_a_password(environment: str) -> None:
-    text = json.dumps(templates(environment))
+    text = json.dumps(assemblies.templates(environment))
     assert not re.search(r'"(MasterUserPassword|AuthToken|Password)": "(?!\{\{resolve)', text)
     for _, definition in resources(environment, "AWS::ECS::TaskDefinition"):
         for container in definition["Properties"]["ContainerDefinitions"]:
             clear = {item["Name"] for item in container["Environment"]}
+            # Where secrets are kept is no secret.
+            clear -= {"AIRFLOW__SECRETS__BACKEND", "AIRFLOW__SECRETS__BACKEND_KWARGS"}
             assert not {name for name in clear if re.search("PASSWORD|SECRET|FERNET|TOKEN", name)}
-
-
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_stateful_resources_keep_their_logical_ids(environment: str) -> None:
-    for resource_type, wanted in STATEFUL.items():
-        assert {logical_id for logical_id, _ in resources(environment, resource_type)} == wanted
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -152,11 +122,43 @@ def test_nothing_is_reachable_from_outside(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_verifier_runs_beside_the_dag_processor_and_the_bastion_alone_reaches_it(environment: str) -> None:
+    [verifier] = [
+        container
+        for _, definition in resources(environment, "AWS::ECS::TaskDefinition")
+        for container in definition["Properties"]["ContainerDefinitions"]
+        if container["Name"] == "verifier"
+    ]
+    assert {"UPDRAFT_VERIFIER_SECRET"} <= {item["Name"] for item in verifier["Secrets"]}
+    assert verifier["MountPoints"][0]["ReadOnly"] is True
+    [rule] = [
+        rule["Properties"]
+        for _, rule in resources(environment, "AWS::EC2::SecurityGroupIngress")
+        if rule["Properties"]["FromPort"] == 8790
+    ]
+    assert "Bastion" in json.dumps(rule["SourceSecurityGroupId"])
+    assert "Airflow" in json.dumps(rule["GroupId"])
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_bastion_writes_the_pointer_and_the_progress_and_no_other_parameter(environment: str) -> None:
+    writes = [
+        statement for statement in statements(environment) if "ssm:PutParameter" in json.dumps(statement)
+    ]
+    resources_written = json.dumps([statement["Resource"] for statement in writes])
+    assert len(writes) == 2
+    assert "Pointer" in resources_written
+    assert "Progress" in resources_written
+    assert "*" not in resources_written
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_workers_are_tasks_and_not_a_service(environment: str) -> None:
     names = {
         service["Properties"]["ServiceName"] for _, service in resources(environment, "AWS::ECS::Service")
     }
-    assert names == {"webserver", "scheduler", "dag-processor", "triggerer", "flower", "mlflow"}
+    separate = {"webserver", "scheduler", "dag-processor", "triggerer", "flower", "mlflow"}
+    assert names == ({"control-plane", "mlflow"} if environment == "dev" else separate)
     families = {
         definition["Properties"]["Family"]
         for _, definition in resources(environment, "AWS::ECS::TaskDefinition")
@@ -168,9 +170,28 @@ def test_workers_are_tasks_and_not_a_service(environment: str) -> None:
 def test_every_container_is_health_checked_and_stops_within_fargates_limit(environment: str) -> None:
     for _, definition in resources(environment, "AWS::ECS::TaskDefinition"):
         for container in definition["Properties"]["ContainerDefinitions"]:
-            if not definition["Properties"]["Family"].endswith("-migration"):
+            if not definition["Properties"]["Family"].endswith(("-migration", "-maintenance")):
                 assert container["HealthCheck"]["Command"][0] == "CMD"
             assert container.get("StopTimeout", 30) <= 120
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_reaper_stops_only_what_is_tagged_and_tells_when_it_cannot_work(environment: str) -> None:
+    stops = [
+        statement for statement in statements(environment)
+        if "sagemaker:StopTrainingJob" in statement["Action"] and "sagemaker:CreateTrainingJob" not in statement["Action"]
+    ]  # fmt: skip
+    [stop] = stops
+    assert stop["Condition"]["StringEquals"] == {
+        "aws:ResourceTag/updraft:project": "updraft", "aws:ResourceTag/updraft:environment": environment,
+    }  # fmt: skip
+    alarms = [
+        alarm["Properties"] for _, alarm in resources(environment, "AWS::CloudWatch::Alarm")
+        if "reaper" in alarm["Properties"]["AlarmDescription"]
+    ]  # fmt: skip
+    [alarm] = alarms
+    assert alarm["AlarmActions"]
+    assert alarm["Threshold"] == 1
 
 
 def test_wrong_environment_ends_in_plain_words() -> None:
@@ -183,9 +204,66 @@ def test_wrong_environment_ends_in_plain_words() -> None:
         check=False,
     )
     assert ran.returncode == 2
-    assert ran.stderr.strip() == (
-        "no environment 'nowhere': there are dev, local, prod. Copy one of them to environments/nowhere.toml"
-    )
+    # Users have files of their own beside the shipped ones.
+    assert ran.stderr.startswith("no environment 'nowhere': there are ")
+    assert ran.stderr.strip().endswith("Copy one of them to environments/nowhere.toml")
+
+
+@pytest.mark.parametrize(("environment", "wanted"), [("dev", True), ("prod", False)])
+def test_commands_run_in_containers_only_where_the_environment_says_so(
+    environment: str, wanted: bool
+) -> None:
+    services = [service["Properties"] for _, service in resources(environment, "AWS::ECS::Service")]
+    assert {service.get("EnableExecuteCommand", False) for service in services} == {wanted}
+    granted = [
+        item
+        for item in statements(environment)
+        if "ssmmessages" in json.dumps(item["Action"])
+        # The bastion's own, for tunnels.
+        and "ssm:UpdateInstanceInformation" not in item["Action"]
+    ]
+    assert bool(granted) is wanted
+    for statement in granted:
+        assert {action for action in statement["Action"] if action.startswith("ssmm")} == {
+            "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",
+            "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_nobody_outside_the_account_may_push_unless_a_repository_is_named(environment: str) -> None:
+    for _, role in resources(environment, "AWS::IAM::Role"):
+        for statement in role["Properties"]["AssumeRolePolicyDocument"]["Statement"]:
+            assert set(statement["Principal"]) == {"Service"}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_load_metric_gets_the_queues_that_it_reads(environment: str) -> None:
+    [variables] = [
+        function["Properties"]["Environment"]["Variables"]
+        for _, function in resources(environment, "AWS::Lambda::Function")
+        if "UPDRAFT_QUEUES" in function["Properties"].get("Environment", {}).get("Variables", {})
+    ]
+    queues = [Queue(**queue) for queue in json.loads(variables["UPDRAFT_QUEUES"])]
+    assert [queue.queue for queue in queues] == list(load_environment(environment).workers)
+    assert [queue.task_definition for queue in queues] == [
+        f"updraft-{environment}-worker-{queue.queue}" for queue in queues
+    ]
+    records = {
+        parameter["Properties"]["Name"] for _, parameter in resources(environment, "AWS::SSM::Parameter")
+    }
+    assert {f"/updraft/{environment}/workers/{queue.queue}" for queue in queues} <= records
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_only_the_load_metric_starts_workers_and_nobody_stops_one(environment: str) -> None:
+    actions = [
+        action
+        for statement in statements(environment)
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    ]
+    assert "ecs:RunTask" in actions
+    assert "ecs:StopTask" not in actions
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -205,7 +283,8 @@ def test_containers_run_read_only_with_the_volumes_of_their_image(environment: s
                 mount["ContainerPath"] for mount in container["MountPoints"] if mount["SourceVolume"] in empty
             }
             # Without the image's word a volume belongs to root.
-            assert mounted == set(json.loads(declared[1]))
+            agent = set(EXEC_FOLDERS) if load_environment(environment).execute_command else set()
+            assert mounted == set(json.loads(declared[1])) | agent
             # No two containers of a task write to one volume.
             empty -= {mount["SourceVolume"] for mount in container["MountPoints"]}
         assert not empty

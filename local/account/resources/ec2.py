@@ -38,6 +38,7 @@ TRANSLATED = {
     "AvailabilityZone",
     "NetworkInterfaces",
     "PropagateTagsToVolumeOnCreation",
+    "Monitoring",
 }
 
 
@@ -70,6 +71,8 @@ class Ec2Resources:
             request["IamInstanceProfile"] = {"Name": profile}
         if zone := props.get("AvailabilityZone"):
             request["Placement"] = {"AvailabilityZone": zone}
+        if "Monitoring" in props:
+            request["Monitoring"] = {"Enabled": str(props["Monitoring"]).lower() == "true"}
         if interfaces := props.get("NetworkInterfaces"):
             request |= _first_interface(interfaces)
         if tags := props.get("Tags"):

@@ -1,6 +1,7 @@
 """Deployments through the service's API, with real scripts and a stand-in for EC2 and S3."""
 
 import base64
+import contextlib
 import io
 import json
 import logging
@@ -202,6 +203,56 @@ def test_stopped_deployment_ends_at_once_and_kills_its_script(cloud: Cloud) -> N
     assert cloud.wait(identifier)["status"] == "Stopped"
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
+
+
+def test_killed_agent_leaves_its_deployment_going_on_until_somebody_stops_it(cloud: Cloud) -> None:
+    pid_file = cloud.folder / "pid"
+    script = shell(f"echo $$ > {pid_file}\nsleep 60")
+    cloud.bundle("1.zip", {"appspec.yml": appspec({"AfterInstall": "a.sh"}), "a.sh": script})
+    dies_in = {"AfterInstall"}
+    cloud.dispatcher._dies_in = dies_in.__contains__
+    identifier = cloud.create("1.zip")
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError, ValueError, OSError):
+            os.kill(int(pid_file.read_text()), 0)
+            time.sleep(0.02)
+            continue
+        if pid_file.exists():
+            break
+        time.sleep(0.02)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+    info = cloud.service.call("GetDeployment", {"deploymentId": identifier})["deploymentInfo"]
+    assert info["status"] == "InProgress"
+    dies_in.clear()
+    cloud.service.call("StopDeployment", {"deploymentId": identifier})
+    assert cloud.wait(identifier)["status"] == "Stopped"
+
+
+def test_damaged_archive_fails_the_download_with_a_reason(cloud: Cloud) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("appspec.yml", appspec({}) + "# " + "".join(map(str, range(1000))))
+    content = bytearray(packed.getvalue())
+    content[60] ^= 0xFF
+    cloud.s3.objects["1.zip"] = bytes(content)
+    assert cloud.deploy("1.zip")["status"] == "Failed"
+    identifier = next(iter(cloud.store.targets))
+    [target] = cloud.store.targets[identifier].values()
+    [failed] = [event for event in target["lifecycleEvents"] if event["status"] == "Failed"]
+    assert failed["lifecycleEventName"] == "DownloadBundle"
+    assert failed["diagnostics"]["message"]
+
+
+def test_what_a_script_said_is_kept_when_it_succeeds_too(cloud: Cloud) -> None:
+    cloud.bundle("1.zip", {"appspec.yml": appspec({"AfterInstall": "a.sh"}), "a.sh": shell("echo done well")})
+    identifier = cloud.deploy("1.zip")["deploymentId"]
+    found = cloud.service.call("GetDeploymentTarget", {"deploymentId": identifier, "targetId": "i-1"})
+    events = found["deploymentTarget"]["instanceTarget"]["lifecycleEvents"]
+    [event] = [event for event in events if event["lifecycleEventName"] == "AfterInstall"]
+    assert event["diagnostics"]["errorCode"] == "Success"
+    assert "[stdout]done well" in event["diagnostics"]["logTail"]
 
 
 def test_installed_files_are_cleaned_up_by_the_next_deployment(cloud: Cloud) -> None:

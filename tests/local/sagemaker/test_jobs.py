@@ -178,6 +178,35 @@ def test_checkpoints_of_a_failed_job_are_there_for_the_next(host: Host) -> None:
     assert host.get("s3://data/checkpoints/a/round") == b"2"
 
 
+def test_interrupted_spot_training_goes_on_from_its_checkpoint(host: Host) -> None:
+    host.program(
+        "import os, pathlib, signal, sys, time\n"
+        "file = pathlib.Path(os.environ['ML_ROOT'], 'checkpoints', 'round')\n"
+        "done = int(file.read_text()) if file.exists() else 0\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (file.write_text(str(done + 1)), sys.exit(0)))\n"
+        "print('resumed at', done, flush=True)\n"
+        "while done < 2:\n"
+        "    time.sleep(0.05)\n"
+    )
+    name = next(names)
+    spot = {
+        "EnableManagedSpotTraining": True,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 120},
+        "CheckpointConfig": {"S3Uri": "s3://data/checkpoints/spot"},
+    }
+    host.service.call("CreateTrainingJob", training(name, **spot))
+    for done in (0, 1):
+        host.wait_for_line(LOGS, name, f"resumed at {done}")
+        host.plane.interrupt(name)
+    job = host.ended("TrainingJob", name)
+    assert job["TrainingJobStatus"] == "Completed"
+    lost = [each for each in job["SecondaryStatusTransitions"] if each["Status"] == "Interrupted"]
+    assert len(lost) == 2
+    assert job["BillableTimeInSeconds"] < job["TrainingTimeInSeconds"]
+    with pytest.raises(ValueError, match="no running spot training"):
+        host.plane.interrupt(name)
+
+
 def test_processing_job_turns_inputs_into_outputs(host: Host) -> None:
     host.program(
         "import pathlib, sys\n"

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.sagemaker.instance import _batches, last_value
+from local.sagemaker.instance import last_value
 from local.sagemaker.service import SageMakerError, SageMakerService
+from local.sagemaker.serving import batches
 from local.sagemaker.store import Store
 from local.sagemaker.tuning import best_trial, draw
 
@@ -109,7 +110,7 @@ def test_job_that_was_answered_is_on_disk(sagemaker: SageMakerService, tmp_path:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"EnableManagedSpotTraining": True}, "EnableManagedSpotTraining True is not available"),
+        ({"EnableManagedSpotTraining": True}, "MaxWaitTimeInSeconds above 0 is required"),
         (
             {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}},
             "ResourceConfig.InstanceCount 2 is not available in the local account; it has 1",
@@ -223,6 +224,6 @@ def test_best_trial_follows_the_objectives_direction() -> None:
 )
 def test_batches_lose_no_line_and_stay_small(lines: list[bytes], most: int) -> None:
     data = b"".join(line + b"\n" for line in lines)
-    batches = _batches(data, "Line", "MultiRecord", most)
-    assert b"".join(batches) == data
-    assert all(len(batch) <= most for batch in batches)
+    found = batches(data, "Line", "MultiRecord", most)
+    assert b"".join(found) == data
+    assert all(len(batch) <= most for batch in found)

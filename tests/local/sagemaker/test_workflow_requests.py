@@ -26,6 +26,8 @@ SETTINGS = WorkflowSettings(
     },
     max_runtime_seconds=3600,
     poll_seconds=1,
+    monthly_budget_usd=100,
+    usd_per_hour={},
 )
 
 

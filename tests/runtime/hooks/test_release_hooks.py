@@ -1,197 +1,316 @@
-"""A bundle built by `runtime.release` and unpacked, staged, switched and validated by the hooks in it."""
+"""The hooks of a real bundle, run as the agent runs them, against stand-ins of SSM, Secrets Manager and the verifier."""
 
-import importlib.util
+import ast
+import hashlib
+import hmac
+import io
 import json
+import os
+import resource
+import runpy
 import sys
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 
-from runtime.release import Release, ReleaseError, build_release, version_of
+from runtime.release import build_release
+
+POINTER = "/updraft/test/bundle/pointer"
+SECRET = "s3cret"
 
 
-@pytest.fixture
-def dags(tmp_path: Path) -> Path:
-    folder = tmp_path / "dags"
-    (folder / "domain").mkdir(parents=True)
-    (folder / "domain" / "one.py").write_text("x = 1\n")
-    (folder / "query.sql").write_text("select 1\n")
-    (folder / "__pycache__").mkdir()
-    (folder / "__pycache__" / "one.pyc").write_bytes(b"")
-    return folder
+class Platform:
+    """What the hooks ask: parameters, the secret, and a verifier whose refusals are set by the test."""
 
-
-class Parameters:
     def __init__(self) -> None:
-        self.values = {"/updraft/test/bundle/pointer": "none"}
+        self.parameters = {POINTER: "none", "/updraft/test/verifier/secret-arn": "arn:verifier"}
+        self.refusals: dict[str, list[str]] = {}
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.in_use: list[str] = []
+        self.throttled = 0
+        platform = self
 
-    def put_parameter(self, *, Name: str, Value: str, Type: str, Overwrite: bool) -> None:
-        assert (Type, Overwrite) == ("String", True)
-        self.values[Name] = Value
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                target = self.headers.get("X-Amz-Target")
+                if target:
+                    self._answer(*platform.aws(target.rpartition(".")[2], json.loads(body)))
+                else:
+                    signature = self.headers["X-Updraft-Signature"]
+                    self._answer(*platform.verifier(self.path, body, signature))
 
-    def get_parameter(self, *, Name: str) -> dict[str, dict[str, str]]:
-        return {"Parameter": {"Value": self.values[Name]}}
+            def _answer(self, status: int, content: dict[str, Any]) -> None:
+                data = json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self._thread.join()
+
+    def aws(self, operation: str, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if operation == "GetSecretValue":
+            assert asked == {"SecretId": "arn:verifier"}
+            return 200, {"SecretString": SECRET}
+        if self.throttled:
+            self.throttled -= 1
+            return 400, {"__type": "ThrottlingException", "message": "Rate exceeded"}
+        if operation == "PutParameter":
+            assert asked["Overwrite"] is True
+            self.parameters[asked["Name"]] = asked["Value"]
+            return 200, {"Version": 2}
+        return 200, {
+            "Parameter": {"Name": asked["Name"], "Value": self.parameters[asked["Name"]], "Version": 1}
+        }
+
+    def verifier(self, path: str, body: bytes, signature: str) -> tuple[int, dict[str, Any]]:
+        expected = hmac.new(SECRET.encode(), path.encode() + b"\n" + body, hashlib.sha256).hexdigest()
+        assert signature == expected
+        self.asked.append((path, json.loads(body)))
+        if path in self.refusals:
+            return 409, {"errors": self.refusals[path]}
+        return 200, {"dag_ids": ["one", "two"], "versions_in_use": self.in_use}
+
+
+class Ran(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 class Bastion:
-    def __init__(self, folder: Path, release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.version = release.version
+    """The machine that the agent runs on: an unpacked bundle and the shared file system."""
+
+    def __init__(self, folder: Path, platform: Platform) -> None:
+        self.folder = folder
+        self.platform = platform
         self.releases = folder / "releases"
         self.releases.mkdir()
-        self.revision = folder / "deployment-archive"
+
+    def unpack(self, text: str) -> str:
+        """Unpack a bundle whose only DAG file has this text; returns its version."""
+        dags = self.folder / "dags"
+        dags.mkdir(exist_ok=True)
+        (dags / "one.py").write_text(text)
+        release = build_release(dags, [], self.folder / "built")
+        self.revision = self.folder / f"deployment-{len(list(self.folder.glob('deployment-*')))}"
         with zipfile.ZipFile(release.archive) as archive:
             archive.extractall(self.revision)
-        monkeypatch.setenv("UPDRAFT_RELEASES_DIRECTORY", str(self.releases))
-        monkeypatch.setenv("UPDRAFT_SSM_PREFIX", "/updraft/test")
-        monkeypatch.setenv("AWS_REGION", "eu-west-1")
-        self.hooks = self._load(self.revision / "hooks" / "release_files.py", monkeypatch)
-        self.parameters = Parameters()
-        clients = SimpleNamespace(client=lambda *_, **__: self.parameters)
-        monkeypatch.setattr(self.hooks, "boto3", clients)
+        return release.version
 
-    def _load(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        spec = importlib.util.spec_from_file_location("hooks_of_bundle", file)
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        # dataclasses look their module up while they are made.
-        monkeypatch.setitem(sys.modules, "hooks_of_bundle", module)
-        spec.loader.exec_module(module)
-        return module
+    def run(self, hook: str, **environment: str) -> Ran:
+        """Run a hook's script as a program of its own would, with its folder first on the path."""
+        hooks = self.revision / "hooks"
+        given = {
+            "UPDRAFT_RELEASES_DIRECTORY": str(self.releases),
+            "UPDRAFT_SSM_PREFIX": "/updraft/test",
+            "UPDRAFT_VERIFIER_URL": self.platform.url,
+            "AWS_REGION": "eu-west-1",
+            "AWS_ENDPOINT_URL": self.platform.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        } | environment
+        output, error = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(error):
+            for name, value in given.items():
+                patch.setenv(name, value)
+            patch.syspath_prepend(hooks)
+            patch.setattr(sys, "argv", [str(hooks / f"{hook}.py")])
+            for module in [path.stem for path in hooks.glob("*.py")]:
+                sys.modules.pop(module, None)
+            try:
+                runpy.run_path(str(hooks / f"{hook}.py"), run_name="__main__")
+                code = 0
+            except SystemExit as left:
+                print(left.code, file=error)
+                code = 1
+            finally:
+                for module in [path.stem for path in hooks.glob("*.py")]:
+                    sys.modules.pop(module, None)
+        return Ran(code, output.getvalue(), error.getvalue())
+
+    def deploy(self, text: str) -> str:
+        version = self.unpack(text)
+        for hook in ("stage", "verify", "switch", "validate"):
+            ran = self.run(hook)
+            assert ran.returncode == 0, ran.stderr
+        return version
 
     @property
     def pointer(self) -> str:
-        return self.parameters.values["/updraft/test/bundle/pointer"]
+        return self.platform.parameters[POINTER]
+
+    def found(self) -> list[str]:
+        return sorted(path.name for path in self.releases.iterdir())
 
 
 @pytest.fixture
-def bastion(dags: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bastion:
-    return Bastion(tmp_path, build_release(dags, [], tmp_path / "out"), monkeypatch)
+def bastion(tmp_path: Path) -> Iterator[Bastion]:
+    platform = Platform()
+    yield Bastion(tmp_path, platform)
+    platform.close()
 
 
-def test_equal_content_makes_equal_archives(dags: Path, tmp_path: Path) -> None:
-    first = build_release(dags, [], tmp_path / "a")
-    (dags / "query.sql").touch()
-    second = build_release(dags, [], tmp_path / "b")
-    assert first.archive.read_bytes() == second.archive.read_bytes()
-    assert first.archive.name == f"{first.version}.zip"
-    assert sorted(first.files) == ["domain/one.py", "query.sql"]
-    assert first.version == version_of(first.files)
-
-
-def test_changed_content_makes_another_version(dags: Path, tmp_path: Path) -> None:
-    first = build_release(dags, [], tmp_path)
-    (dags / "query.sql").write_text("select 2\n")
-    assert build_release(dags, [], tmp_path).version != first.version
-
-
-def test_extra_folder_lies_below_its_own_name(dags: Path, tmp_path: Path) -> None:
-    ml = tmp_path / "ml"
-    ml.mkdir()
-    (ml / "train.py").write_text("")
-    assert "ml/train.py" in build_release(dags, [ml], tmp_path).files
-
-
-def test_link_out_of_the_tree_is_refused(dags: Path, tmp_path: Path) -> None:
-    (dags / "link.py").symlink_to("/etc/hostname")
-    with pytest.raises(ReleaseError, match=r"link\.py: is a symbolic link"):
-        build_release(dags, [], tmp_path)
-
-
-def test_folder_without_python_files_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "dags"
-    with pytest.raises(ReleaseError, match="is no folder"):
-        build_release(folder, [], tmp_path)
-    folder.mkdir()
-    with pytest.raises(ReleaseError, match="is empty"):
-        build_release(folder, [], tmp_path)
-    (folder / "a.txt").write_text("")
-    with pytest.raises(ReleaseError, match="no Python files"):
-        build_release(folder, [], tmp_path)
-
-
-@pytest.mark.parametrize("name", ["back\\slash.py", "new\nline.py"])
-def test_name_that_cannot_be_unpacked_everywhere_is_refused(dags: Path, tmp_path: Path, name: str) -> None:
-    (dags / name).write_text("")
-    with pytest.raises(ReleaseError, match="backslash or a control character"):
-        build_release(dags, [], tmp_path)
-
-
-def test_release_is_staged_then_switched_then_valid(bastion: Bastion) -> None:
-    with pytest.raises(bastion.hooks.HookError):
-        bastion.hooks.switch()
+def test_release_is_staged_tested_switched_to_and_seen_served(bastion: Bastion) -> None:
+    version = bastion.unpack("x = 1\n")
+    assert "is staged with 1 files" in bastion.run("stage").stdout
+    assert bastion.found() == [f".candidate-{version}"]
+    assert "is accepted: one, two" in bastion.run("verify").stdout
+    assert bastion.found() == [version]
     assert bastion.pointer == "none"
-    assert "is staged with 2 files" in bastion.hooks.stage()
-    assert bastion.pointer == "none"
-    bastion.hooks.switch()
-    assert bastion.pointer == bastion.version
-    bastion.hooks.validate()
-    manifest = json.loads((bastion.releases / bastion.version / ".release.json").read_text())
+    bastion.run("switch")
+    assert bastion.pointer == version
+    assert f"release {version} is served: one, two; pruned 0 of 1" in bastion.run("validate").stdout
+    manifest = json.loads((bastion.releases / version / ".release.json").read_text())
     assert manifest.keys() == {"version", "created_at", "files"}
-    assert [path.name for path in bastion.releases.iterdir()] == [bastion.version]
 
 
-def test_staging_twice_changes_nothing(bastion: Bastion) -> None:
-    bastion.hooks.stage()
-    before = (bastion.releases / bastion.version).stat().st_mtime_ns
-    assert "already" in bastion.hooks.stage()
-    assert (bastion.releases / bastion.version).stat().st_mtime_ns == before
+def test_each_hook_may_run_twice(bastion: Bastion) -> None:
+    version = bastion.deploy("x = 1\n")
+    before = (bastion.releases / version / "one.py").stat().st_mtime_ns
+    for hook in ("stage", "stage", "verify", "verify", "switch", "switch", "validate", "validate"):
+        assert bastion.run(hook).returncode == 0
+    assert (bastion.releases / version / "one.py").stat().st_mtime_ns == before
+    assert bastion.pointer == version
+
+
+def test_refused_release_is_gone_and_the_old_one_live(bastion: Bastion) -> None:
+    live = bastion.deploy("x = 1\n")
+    bastion.unpack("x = 2\n")
+    bastion.run("stage")
+    bastion.platform.refusals["/verify"] = ["one.py: SyntaxError", "two.py: cycle"]
+    refused = bastion.run("verify")
+    assert refused.returncode == 1
+    assert "one.py: SyntaxError\ntwo.py: cycle" in refused.stderr
+    assert bastion.found() == [live]
+    assert bastion.pointer == live
+
+
+def test_version_that_is_not_served_leads_back_to_the_one_before(bastion: Bastion) -> None:
+    live = bastion.deploy("x = 1\n")
+    version = bastion.unpack("x = 2\n")
+    for hook in ("stage", "verify", "switch"):
+        assert bastion.run(hook).returncode == 0
+    assert bastion.pointer == version
+    bastion.platform.refusals["/served"] = ["not parsed yet: one"]
+    refused = bastion.run("validate")
+    assert refused.returncode == 1
+    assert "not parsed yet: one" in refused.stderr
+    assert bastion.pointer == live
+
+
+def test_untested_release_is_not_switched_to(bastion: Bastion) -> None:
+    bastion.unpack("x = 1\n")
+    bastion.run("stage")
+    refused = bastion.run("switch")
+    assert refused.returncode == 1
+    assert bastion.pointer == "none"
+
+
+def test_what_a_killed_agent_left_is_gone_after_the_next_deployment(bastion: Bastion) -> None:
+    for name in (".candidate-0123456789abcdef", ".partial-1234", ".pruned-0123456789abcdef"):
+        (bastion.releases / name).mkdir()
+        (bastion.releases / name / "half.py").write_text("")
+    version = bastion.deploy("x = 1\n")
+    assert bastion.found() == [version]
+
+
+@pytest.mark.parametrize("hook", ["stage", "switch", "validate"])
+def test_damaged_release_goes_no_further(bastion: Bastion, hook: str) -> None:
+    version = bastion.deploy("x = 1\n")
+    bastion.platform.parameters[POINTER] = "0" * 16
+    (bastion.releases / version / "one.py").write_text("damaged\n")
+    ran = bastion.run(hook)
+    assert ran.returncode == 1
+    assert bastion.pointer == "0" * 16
 
 
 def test_changed_file_in_the_bundle_is_not_staged(bastion: Bastion) -> None:
-    (bastion.revision / "release" / "query.sql").write_text("drop\n")
-    with pytest.raises(bastion.hooks.HookError, match="differs from its hash"):
-        bastion.hooks.stage()
-    assert list(bastion.releases.iterdir()) == []
+    bastion.unpack("x = 1\n")
+    (bastion.revision / "release" / "one.py").write_text("x = 2\n")
+    refused = bastion.run("stage")
+    assert refused.returncode == 1
+    assert "differs from its hash" in refused.stderr
+    assert bastion.found() == []
 
 
-def test_surplus_missing_and_linked_files_are_not_staged(bastion: Bastion) -> None:
-    release = bastion.revision / "release"
-    (release / "more.py").write_text("")
-    with pytest.raises(bastion.hooks.HookError, match="its manifest lacks"):
-        bastion.hooks.stage()
-    (release / "more.py").unlink()
-    (release / "query.sql").unlink()
-    with pytest.raises(bastion.hooks.HookError, match=r"lacks query\.sql"):
-        bastion.hooks.stage()
-    (release / "query.sql").symlink_to("/etc/hostname")
-    with pytest.raises(bastion.hooks.HookError, match="symbolic link"):
-        bastion.hooks.stage()
+def test_pruning_keeps_the_newest_the_live_and_those_in_use(bastion: Bastion) -> None:
+    old = [f"{number:016x}" for number in range(25)]
+    for age, name in enumerate(reversed(old)):
+        (bastion.releases / name).mkdir()
+        os.utime(bastion.releases / name, (1_000_000 - age, 1_000_000 - age))
+    bastion.platform.in_use = [old[0]]
+    version = bastion.deploy("x = 1\n")
+    assert bastion.found() == sorted([old[0], *old[6:], version])
 
 
-@pytest.mark.parametrize("path", ["../outside", "/etc/x", "a/../b", "a//b", ".", "a\\b"])
-def test_manifest_with_a_path_outside_of_the_release_is_refused(bastion: Bastion, path: str) -> None:
-    manifest = {"version": "0" * 16, "files": {path: "0"}}
-    (bastion.revision / "release" / ".release.json").write_text(json.dumps(manifest))
-    with pytest.raises(bastion.hooks.HookError, match="no path inside a release"):
-        bastion.hooks.stage()
+def test_throttled_parameters_and_a_late_verifier_are_waited_for(bastion: Bastion) -> None:
+    bastion.platform.throttled = 3
+    version = bastion.deploy("x = 1\n")
+    assert bastion.pointer == version
 
 
-def test_manifest_with_a_wrong_version_is_refused(bastion: Bastion) -> None:
-    file = bastion.revision / "release" / ".release.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"version": "0" * 16}))
-    with pytest.raises(bastion.hooks.HookError, match="says version"):
-        bastion.hooks.stage()
+@pytest.mark.parametrize(
+    ("hook", "name"),
+    [
+        ("stage", "UPDRAFT_RELEASES_DIRECTORY"),
+        ("switch", "UPDRAFT_SSM_PREFIX"),
+        ("verify", "UPDRAFT_VERIFIER_URL"),
+    ],
+)
+def test_missing_environment_is_named(bastion: Bastion, hook: str, name: str) -> None:
+    bastion.unpack("x = 1\n")
+    bastion.run("stage")
+    if hook == "switch":
+        bastion.run("verify")
+    refused = bastion.run(hook, **{name: ""})
+    assert refused.returncode == 1
+    assert f"{name} is not set" in refused.stderr
 
 
-def test_damaged_release_is_neither_switched_to_nor_valid(bastion: Bastion) -> None:
-    bastion.hooks.stage()
-    (bastion.releases / bastion.version / "query.sql").write_text("drop\n")
-    for hook in (bastion.hooks.stage, bastion.hooks.switch):
-        with pytest.raises(bastion.hooks.HookError, match="differs"):
-            hook()
-    assert bastion.pointer == "none"
+def test_file_system_that_is_not_mounted_is_named(bastion: Bastion) -> None:
+    bastion.unpack("x = 1\n")
+    missing = bastion.run("stage", UPDRAFT_RELEASES_DIRECTORY=str(bastion.folder / "nowhere"))
+    assert missing.returncode == 1
+    assert "is no folder; is the file system mounted?" in missing.stderr
 
 
-def test_pointer_to_another_release_is_not_valid(bastion: Bastion) -> None:
-    bastion.hooks.stage()
-    with pytest.raises(bastion.hooks.HookError, match="is 'none' and should be"):
-        bastion.hooks.validate()
+def test_disk_that_takes_no_more_leaves_nothing_behind(bastion: Bastion) -> None:
+    bastion.unpack("x = 1\n" * 1000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        refused = bastion.run("stage")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1
+    assert bastion.found() == []
 
 
-def test_missing_environment_is_named(bastion: Bastion, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("UPDRAFT_RELEASES_DIRECTORY")
-    with pytest.raises(bastion.hooks.HookError, match="UPDRAFT_RELEASES_DIRECTORY is not set"):
-        bastion.hooks.stage()
+def test_hooks_are_written_for_the_bastions_python(bastion: Bastion) -> None:
+    bastion.unpack("x = 1\n")
+    scripts = sorted((bastion.revision / "hooks").glob("*.py"))
+    assert {"release_check.py", "stage.py", "verify.py", "switch.py", "validate.py"} <= {
+        it.name for it in scripts
+    }
+    for script in scripts:
+        ast.parse(script.read_text(), feature_version=(3, 9))

@@ -1,0 +1,216 @@
+"""The account as sleep sees it and acts on it: one observation, one step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lambdas.sleep import logic
+from lambdas.sleep.logic import Memory, Observed, Service, Work
+
+MOST_SERVICES_AT_ONCE = 10
+MOST_TASKS_AT_ONCE = 100
+LIVING_JOBS = (
+    ("list_training_jobs", "TrainingJobSummaries", "TrainingJobName"),
+    ("list_processing_jobs", "ProcessingJobSummaries", "ProcessingJobName"),
+    ("list_transform_jobs", "TransformJobSummaries", "TransformJobName"),
+    ("list_hyper_parameter_tuning_jobs", "HyperParameterTuningJobSummaries", "HyperParameterTuningJobName"),
+)
+UNDER_WAY = ["Created", "Queued", "InProgress", "Baking", "Ready"]
+SERVICES = ("cloudformation", "codedeploy", "ec2", "ecs", "events", "lambda", "rds", "sagemaker", "ssm")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The function's environment; `stacks` are the names whose changes must not be disturbed."""
+
+    prefix: str
+    ssm_prefix: str
+    cluster: str
+    database: str
+    bastion: str
+    application: str
+    deployment_group: str
+    observer: str
+    stacks: tuple[str, ...]
+
+
+class Account:
+    """Reads and changes what belongs to one environment; `clients` are boto3's by service name."""
+
+    def __init__(self, settings: Settings, clients: dict[str, Any]) -> None:
+        self._settings = settings
+        self._clients = clients
+
+    def ask(self, *, sleep: bool) -> None:
+        """Write down what is wanted."""
+        self._put("wanted", logic.ASLEEP if sleep else logic.AWAKE)
+
+    def observe(self, now: float) -> Observed:
+        """Look at everything once."""
+        wants_sleep = self._get("wanted", logic.AWAKE) == logic.ASLEEP
+        seen = Observed(
+            now=now,
+            wants_sleep=wants_sleep,
+            state=self._get("state", logic.AWAKE),
+            memory=Memory(**json.loads(self._get("memory", "{}"))),
+            services=self._services(),
+            workers=0,
+            other_tasks=0,
+            database=self._database(),
+            bastion=self._bastion(),
+            rules=frozenset(rule["State"] != "DISABLED" for rule in self._rules()),
+        )
+        if (
+            seen.state == logic.ASLEEP
+            or not logic.sleeps_now(seen)
+            or seen.database not in logic.DATABASE_USABLE
+        ):
+            return seen
+        workers, others = self._tasks()
+        return Observed(
+            **(
+                vars(seen)
+                | {
+                    "workers": workers,
+                    "other_tasks": others,
+                    "jobs": self._jobs(),
+                    "changes": self._changes(),
+                    # Last, so that nothing that was seen before can have started since without being seen here.
+                    "work": self._work(),
+                }
+            )
+        )
+
+    def do(self, step: logic.Step) -> None:
+        """Take one step; raises what AWS answers when it can't be taken."""
+        match step:
+            case logic.Say(state):
+                self._put("state", state)
+            case logic.Remember(memory):
+                self._put("memory", json.dumps(asdict(memory)))
+            case logic.Scale(service, count):
+                self._clients["ecs"].update_service(
+                    cluster=self._settings.cluster, service=service, desiredCount=count
+                )
+            case logic.SwitchDatabase(on):
+                rds = self._clients["rds"]
+                (rds.start_db_instance if on else rds.stop_db_instance)(
+                    DBInstanceIdentifier=self._settings.database
+                )
+            case logic.SwitchBastion(on):
+                ec2 = self._clients["ec2"]
+                (ec2.start_instances if on else ec2.stop_instances)(InstanceIds=[self._settings.bastion])
+            case logic.SwitchRules(on):
+                events = self._clients["events"]
+                change: Callable[..., Any] = events.enable_rule if on else events.disable_rule
+                for rule in self._rules():
+                    change(Name=rule["Name"])
+
+    # What is seen
+
+    def _get(self, name: str, default: str) -> str:
+        ssm = self._clients["ssm"]
+        try:
+            answer = ssm.get_parameter(Name=f"{self._settings.ssm_prefix}/sleep/{name}")
+        except ssm.exceptions.ParameterNotFound:
+            return default
+        return str(answer["Parameter"]["Value"])
+
+    def _put(self, name: str, value: str) -> None:
+        self._clients["ssm"].put_parameter(
+            Name=f"{self._settings.ssm_prefix}/sleep/{name}", Value=value, Type="String", Overwrite=True
+        )
+
+    def _services(self) -> tuple[Service, ...]:
+        ecs, cluster = self._clients["ecs"], self._settings.cluster
+        pages = ecs.get_paginator("list_services").paginate(cluster=cluster)
+        arns = sorted(arn for page in pages for arn in page["serviceArns"])
+        found = []
+        for start in range(0, len(arns), MOST_SERVICES_AT_ONCE):
+            some = arns[start : start + MOST_SERVICES_AT_ONCE]
+            found += ecs.describe_services(cluster=cluster, services=some)["services"]
+        return tuple(
+            Service(item["serviceName"], item["desiredCount"], item["runningCount"] + item["pendingCount"])
+            if item["desiredCount"] == 0
+            else Service(item["serviceName"], item["desiredCount"], item["runningCount"])
+            for item in found
+            if item["status"] == "ACTIVE"
+        )
+
+    def _tasks(self) -> tuple[int, int]:
+        """How many workers live, and how many tasks that belong to no service (a migration, a clean-up)."""
+        ecs, cluster = self._clients["ecs"], self._settings.cluster
+        pages = ecs.get_paginator("list_tasks").paginate(cluster=cluster)
+        arns = [arn for page in pages for arn in page["taskArns"]]
+        groups: list[str] = []
+        for start in range(0, len(arns), MOST_TASKS_AT_ONCE):
+            answer = ecs.describe_tasks(cluster=cluster, tasks=arns[start : start + MOST_TASKS_AT_ONCE])
+            groups += [task["group"] for task in answer["tasks"] if task["lastStatus"] != "STOPPED"]
+        workers = sum(group.startswith(f"family:{self._settings.prefix}-worker-") for group in groups)
+        services = sum(group.startswith("service:") for group in groups)
+        return workers, len(groups) - workers - services
+
+    def _database(self) -> str:
+        answer = self._clients["rds"].describe_db_instances(DBInstanceIdentifier=self._settings.database)
+        return str(answer["DBInstances"][0]["DBInstanceStatus"])
+
+    def _bastion(self) -> str:
+        answer = self._clients["ec2"].describe_instances(InstanceIds=[self._settings.bastion])
+        return str(answer["Reservations"][0]["Instances"][0]["State"]["Name"])
+
+    def _rules(self) -> list[dict[str, Any]]:
+        """The rules on a schedule that the environment's stacks made, which are named after them."""
+        pages = self._clients["events"].get_paginator("list_rules").paginate(NamePrefix=self._settings.prefix)
+        ours = tuple(f"{stack}-" for stack in self._settings.stacks)
+        return [
+            rule
+            for page in pages
+            for rule in page["Rules"]
+            if rule["Name"].startswith(ours) and rule.get("ScheduleExpression")
+        ]
+
+    def _jobs(self) -> tuple[str, ...]:
+        sagemaker = self._clients["sagemaker"]
+        return tuple(
+            job[name]
+            for operation, summaries, name in LIVING_JOBS
+            for state in ("InProgress", "Stopping")
+            for page in sagemaker.get_paginator(operation).paginate(
+                StatusEquals=state, NameContains=f"{self._settings.prefix}-"
+            )
+            for job in page[summaries]
+        )
+
+    def _changes(self) -> tuple[str, ...]:
+        pages = (
+            self._clients["codedeploy"]
+            .get_paginator("list_deployments")
+            .paginate(
+                applicationName=self._settings.application,
+                deploymentGroupName=self._settings.deployment_group,
+                includeOnlyStatuses=UNDER_WAY,
+            )
+        )
+        found = [f"bundle deployment {item}" for page in pages for item in page["deployments"]]
+        cloudformation = self._clients["cloudformation"]
+        for name in self._settings.stacks:
+            try:
+                stacks = cloudformation.describe_stacks(StackName=name)["Stacks"]
+            except cloudformation.exceptions.ClientError as error:
+                if error.response["Error"]["Code"] != "ValidationError":  # there is no such stack
+                    raise
+                continue
+            found += [f"stack {name}" for stack in stacks if stack["StackStatus"].endswith("_IN_PROGRESS")]
+        return tuple(found)
+
+    def _work(self) -> Work | None:
+        """Asked through a function inside the VPC: this one must go on when the VPC has no way out."""
+        answer = self._clients["lambda"].invoke(FunctionName=self._settings.observer)
+        document = json.loads(answer["Payload"].read())
+        if answer.get("FunctionError"):
+            print(json.dumps({"observer_failed": document}))
+            return None
+        return Work(**document)

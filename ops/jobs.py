@@ -1,0 +1,78 @@
+"""The ledger: every SageMaker job of an environment this month, whose it was, what it cost, and who stopped it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from ops.console import table
+from ops.target import Target
+from runtime.sagemaker.spend import DESCRIBED_AT_ONCE, Entry, described, entry
+
+COLUMNS = [
+    "job", "dag_run", "task", "state", "instance", "billable_seconds", "usd", "spot_saving", "stopped_by", "reason",
+]  # fmt: skip
+
+
+def ledger(target: Target, now: datetime) -> dict[str, Any]:
+    """`jobs` since the month of `now` (UTC) began, oldest first; `usd`, `budget_usd` and what is missing in the sum."""
+    client = target.client("sagemaker")
+    parameter = target.client("ssm").get_parameter(Name=target.output("workflows", "SettingsParameter"))
+    settings = json.loads(parameter["Parameter"]["Value"])
+    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    entries = [
+        entry(kind, job, settings["usd_per_hour"], now)
+        for kind, job in described(client, prefix=target.prefix, since=month)
+    ]
+    entries.sort(key=lambda each: each.created_at)
+    with ThreadPoolExecutor(DESCRIBED_AT_ONCE) as pool:
+        tags = list(pool.map(lambda each: _tags(client, each.arn), entries))
+    return {
+        "month": month.strftime("%Y-%m"),
+        "jobs": [row(each, found) for each, found in zip(entries, tags, strict=True)],
+        "usd": round(sum(each.usd or 0.0 for each in entries), 4),
+        "budget_usd": settings["monthly_budget_usd"],
+        "without_a_price": sorted({each.instance_type for each in entries if each.usd is None}),
+    }
+
+
+def row(each: Entry, tags: Mapping[str, str]) -> dict[str, Any]:
+    """One job for people and programs; what isn't known is None."""
+    saved = each.seconds - each.billable_seconds
+    # A stop that came too late has left its label on a job that ended by itself.
+    stopped = each.status in ("Stopping", "Stopped")
+    return asdict(each) | {
+        "job": each.name,
+        "dag_run": "/".join(filter(None, (tags.get("updraft:dag"), tags.get("updraft:run")))) or None,
+        "task": tags.get("updraft:task"),
+        "state": each.status,
+        "instance": each.instance_type if each.instances == 1 else f"{each.instances} x {each.instance_type}",
+        "usd": None if each.usd is None else round(each.usd, 4),
+        "spot_saving": f"{saved / each.seconds:.0%}" if saved > 0 else None,
+        "stopped_by": tags.get("updraft:stopped-by") if stopped else None,
+        "reason": tags.get("updraft:stop-reason") if stopped else None,
+    }
+
+
+def readable(result: Mapping[str, Any]) -> str:
+    """The ledger as a table and its sum."""
+    if not result["jobs"]:
+        return f"No SageMaker job in {result['month']}."
+    total = f"{result['month']}: ${result['usd']:.2f} of ${result['budget_usd']}"
+    if result["without_a_price"]:
+        total += f"; not counted, since they have no price: {', '.join(result['without_a_price'])}"
+    return f"{table(result['jobs'], COLUMNS)}\n\n{total}"
+
+
+def read(target: Target) -> dict[str, Any]:
+    """The ledger of this month."""
+    return ledger(target, datetime.now(UTC))
+
+
+def _tags(client: Any, arn: str) -> dict[str, str]:
+    pages = client.get_paginator("list_tags").paginate(ResourceArn=arn)
+    return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}

@@ -1,0 +1,99 @@
+"""The four kinds of SageMaker jobs, and how each is called in the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+ENDED = frozenset({"Completed", "Failed", "Stopped"})
+
+
+@dataclass(frozen=True)
+class JobKind:
+    """One kind; `prefix` begins the keys of its description, `log_group` is None where the job itself logs nothing."""
+
+    noun: str
+    prefix: str
+    log_group: str | None
+
+    @property
+    def name_key(self) -> str:
+        return f"{self.prefix}JobName"
+
+    @property
+    def status_key(self) -> str:
+        return f"{self.prefix}JobStatus"
+
+    @property
+    def arn_key(self) -> str:
+        return f"{self.prefix}JobArn"
+
+    @property
+    def create(self) -> str:
+        return f"create_{self.noun}"
+
+    @property
+    def describe(self) -> str:
+        return f"describe_{self.noun}"
+
+    @property
+    def stop(self) -> str:
+        return f"stop_{self.noun}"
+
+    @property
+    def list(self) -> str:
+        return f"list_{self.noun}s"
+
+    @property
+    def summaries(self) -> str:
+        return f"{self.prefix}JobSummaries"
+
+
+KINDS = {
+    "training": JobKind("training_job", "Training", "/aws/sagemaker/TrainingJobs"),
+    "processing": JobKind("processing_job", "Processing", "/aws/sagemaker/ProcessingJobs"),
+    "transform": JobKind("transform_job", "Transform", "/aws/sagemaker/TransformJobs"),
+    "tuning": JobKind("hyper_parameter_tuning_job", "HyperParameterTuning", None),
+}
+
+
+def is_absence(error: Any) -> bool:
+    """Whether a ClientError says that there is no such job."""
+    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "").lower()
+    return code == "ResourceNotFound" or (
+        code == "ValidationException" and ("not find" in message or "not found" in message)
+    )
+
+
+def cluster(kind: str, job: Mapping[str, Any]) -> tuple[str, int]:
+    """Instance type and instance count of a described job."""
+    if kind == "training":
+        config = job["ResourceConfig"]
+    elif kind == "processing":
+        config = job["ProcessingResources"]["ClusterConfig"]
+    elif kind == "transform":
+        config = job["TransformResources"]
+    else:
+        config = job["TrainingJobDefinition"]["ResourceConfig"]
+    return str(config["InstanceType"]), int(config["InstanceCount"])
+
+
+def billable_seconds(kind: str, job: Mapping[str, Any], now: datetime) -> int:
+    """Seconds that one instance of a described job is billed for, until `now` while it runs; 0 for a tuning job,
+    whose trainings are billed."""
+    if kind == "tuning":
+        return 0
+    if "BillableTimeInSeconds" in job:
+        return int(job["BillableTimeInSeconds"])
+    prefix = KINDS[kind].prefix
+    started = job.get(f"{prefix}StartTime")
+    if started is None:
+        return 0
+    return max(0, round(((job.get(f"{prefix}EndTime") or now) - started).total_seconds()))
+
+
+def interruptions(job: Mapping[str, Any]) -> int:
+    """How often a spot training lost its instance."""
+    return sum(each["Status"] == "Interrupted" for each in job.get("SecondaryStatusTransitions", []))

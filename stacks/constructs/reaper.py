@@ -1,0 +1,134 @@
+"""The Lambda that stops SageMaker jobs without an owner, its schedule, and where it tells what it did."""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from constructs import Construct
+
+from stacks.config import ROOT, EnvironmentConfig
+from stacks.constructs.airflow_environment import METRICS_DATABASE_USER
+from stacks.constructs.python_function import PythonFunction
+from stacks.network import NetworkStack
+from stacks.storage import DATABASE_NAME, StorageStack
+from stacks.waivers import policy_of, waive
+
+MEMORY_MIB = 256
+INTERVAL = cdk.Duration.minutes(5)
+# Tags of a new job, and its task instance's state, are there by then.
+GRACE = cdk.Duration.minutes(1)
+DATABASE_CA = "database-ca.pem"
+STOPPABLE = {
+    "training-job": "TrainingJob",
+    "processing-job": "ProcessingJob",
+    "transform-job": "TransformJob",
+    "hyper-parameter-tuning-job": "HyperParameterTuningJob",
+}
+
+
+class Reaper(Construct):
+    """`function`, and `topic` that tells people what it stopped and when it can't do its work."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        config: EnvironmentConfig,
+        network: NetworkStack,
+        storage: StorageStack,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.topic = sns.Topic(
+            self, "Topic", display_name=f"{config.prefix} SageMaker jobs", enforce_ssl=True
+        )
+        waive(
+            self.topic,
+            "Messages name jobs and no data; CloudWatch can't publish with the key that AWS keeps for SNS",
+            "NIST.800.53.R5-SNSEncryptedKMS",
+        )
+        if config.workflows.alarm_email is not None:
+            self.topic.add_subscription(subscriptions.EmailSubscription(config.workflows.alarm_email))
+        self.function = PythonFunction(
+            self,
+            "Function",
+            name="reaper",
+            entry="handler",
+            timeout=cdk.Duration.minutes(2),
+            files={DATABASE_CA: ROOT / config.database.ca_bundle},
+            memory_size=MEMORY_MIB,
+            vpc=network.vpc,
+            vpc_subnets=network.service_subnets,
+            allow_public_subnet=network.assigns_public_ip,
+            security_groups=[network.groups.reaper],
+            environment={
+                "UPDRAFT_PROJECT": config.project,
+                "UPDRAFT_ENVIRONMENT": config.environment,
+                "UPDRAFT_TOPIC_ARN": self.topic.topic_arn,
+                "UPDRAFT_GRACE_SECONDS": str(GRACE.to_seconds()),
+                "UPDRAFT_DRY_RUN": "false",
+                "UPDRAFT_DATABASE_HOST": storage.database.db_instance_endpoint_address,
+                "UPDRAFT_DATABASE_PORT": storage.database.db_instance_endpoint_port,
+                "UPDRAFT_DATABASE_NAME": DATABASE_NAME,
+                "UPDRAFT_DATABASE_USER": METRICS_DATABASE_USER,
+                "UPDRAFT_DATABASE_CA_BUNDLE": DATABASE_CA,
+            },
+            retry_attempts=0,
+        ).function
+        self._grant(config, storage)
+        events.Rule(
+            self,
+            "Schedule",
+            schedule=events.Schedule.rate(INTERVAL),
+            targets=[targets.LambdaFunction(self.function, retry_attempts=0)],
+        )
+        alarm = cloudwatch.Alarm(
+            self,
+            "Errors",
+            metric=self.function.metric_errors(period=INTERVAL),
+            threshold=1,
+            evaluation_periods=1,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            alarm_description="The reaper can't compare SageMaker with Airflow: jobs without an owner run on",
+        )
+        alarm.add_alarm_action(actions.SnsAction(self.topic))
+
+    def _grant(self, config: EnvironmentConfig, storage: StorageStack) -> None:
+        storage.database.grant_connect(self.function, METRICS_DATABASE_USER)
+        self.topic.grant_publish(self.function)
+        stack = cdk.Stack.of(self)
+        owned = [
+            stack.format_arn(service="sagemaker", resource=kind, resource_name=f"{config.prefix}-*")
+            for kind in STOPPABLE
+        ]
+        for statement in (
+            # SageMaker has no narrower resource for its lists.
+            iam.PolicyStatement(
+                actions=[f"sagemaker:List{words}s" for words in STOPPABLE.values()], resources=["*"]
+            ),
+            iam.PolicyStatement(actions=["sagemaker:ListTags"], resources=owned),
+            iam.PolicyStatement(
+                actions=["sagemaker:AddTags"] + [f"sagemaker:Stop{words}" for words in STOPPABLE.values()],
+                resources=owned,
+                conditions={
+                    "StringEquals": {
+                        "aws:ResourceTag/updraft:project": config.project,
+                        "aws:ResourceTag/updraft:environment": config.environment,
+                    }
+                },
+            ),
+        ):
+            self.function.add_to_role_policy(statement)
+        waive(
+            policy_of(self.function.role),
+            "Jobs are named with the environment's prefix, and SageMaker's lists and network interfaces take no "
+            "resource",
+            "AwsSolutions-IAM5",
+        )

@@ -1,0 +1,294 @@
+"""What the command line makes of a deployment: its events, its failures, an agent that is lost."""
+
+import datetime
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from ops import delivery, deployments
+from ops.console import OperatorError
+
+VERSION = "0123456789abcdef"
+OTHER = "fedcba9876543210"
+
+
+def at(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(1_000_000 + seconds, tz=datetime.UTC)
+
+
+def event(name: str, status: str, **diagnostics: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"lifecycleEventName": name, "status": status}
+    if status in ("Succeeded", "Failed"):
+        found |= {"startTime": at(0), "endTime": at(1.5), "diagnostics": diagnostics}
+    return found
+
+
+class BusyError(Exception):
+    pass
+
+
+class CodeDeploy:
+    """Answers with a script of states; the last one stays."""
+
+    def __init__(self, *states: tuple[str, list[dict[str, Any]]]) -> None:
+        self.states = list(states)
+        self.stopped: list[dict[str, Any]] = []
+        self.created: list[dict[str, Any]] = []
+        self.busy = 0
+        self.rollback: dict[str, Any] = {}
+        self.exceptions = SimpleNamespace(DeploymentLimitExceededException=BusyError)
+
+    def create_deployment(self, **asked: Any) -> dict[str, str]:
+        if self.busy:
+            self.busy -= 1
+            raise BusyError("d-OTHER is active")
+        self.created.append(asked)
+        return {"deploymentId": "d-1"}
+
+    def get_deployment(self, *, deploymentId: str) -> dict[str, Any]:
+        if deploymentId == "d-back":
+            revision = {"s3Location": {"key": f"{OTHER}.zip"}}
+            return {"deploymentInfo": {"status": "Succeeded", "revision": revision}}
+        return {"deploymentInfo": {"status": self.states[0][0], "rollbackInfo": self.rollback}}
+
+    def list_deployment_targets(self, **_: str) -> dict[str, list[str]]:
+        return {"targetIds": ["i-1"]}
+
+    def get_deployment_target(self, **_: str) -> dict[str, Any]:
+        _, events = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        return {"deploymentTarget": {"instanceTarget": {"lifecycleEvents": events}}}
+
+    def stop_deployment(self, **asked: Any) -> None:
+        self.stopped.append(asked)
+
+
+class Ssm:
+    def __init__(self) -> None:
+        self.signs: Iterator[str] = iter(())
+
+    def get_parameter(self, *, Name: str) -> dict[str, Any]:
+        assert Name == "/updraft/test/bundle/progress"
+        return {"Parameter": {"Value": next(self.signs, "none")}}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(deployments, "time", clock)
+    return clock
+
+
+def target_of(codedeploy: CodeDeploy, ssm: Ssm | None = None) -> Any:
+    clients = {"codedeploy": codedeploy, "ssm": ssm or Ssm()}
+    return SimpleNamespace(
+        client=clients.__getitem__,
+        config=SimpleNamespace(ssm_prefix="/updraft/test"),
+        output=lambda stack, key: f"{stack}-{key}",
+    )
+
+
+@pytest.mark.usefixtures("clock")
+def test_success_tells_seconds_and_dags_of_each_event() -> None:
+    tail = f"[stdout]release {VERSION} is served: one, two; pruned 0 of 1"
+    codedeploy = CodeDeploy(
+        ("InProgress", [event("Install", "InProgress")]),
+        ("Succeeded", [event("Install", "Succeeded"), event("ValidateService", "Succeeded", logTail=tail)]),
+    )
+    found = deployments.run(target_of(codedeploy), VERSION, description="push by me")
+    assert found.dag_ids == ["one", "two"]
+    assert found.event_seconds == {"Install": 1.5, "ValidateService": 1.5}
+    assert codedeploy.created[0]["revision"]["s3Location"]["key"] == f"{VERSION}.zip"
+
+
+@pytest.mark.usefixtures("clock")
+def test_failure_says_what_the_hook_said_and_where_codedeploy_went_back_to() -> None:
+    tail = (
+        "LifecycleEvent - AfterInstall\n[stdout]staged\n[stderr]verify.py: one.py: SyntaxError\n[stderr]two"
+    )
+    codedeploy = CodeDeploy(("Failed", [event("AfterInstall", "Failed", message="failed", logTail=tail)]))
+    codedeploy.rollback = {"rollbackDeploymentId": "d-back"}
+    with pytest.raises(OperatorError) as caught:
+        deployments.run(target_of(codedeploy), VERSION, description="push by me")
+    assert "AfterInstall: verify.py: one.py: SyntaxError\ntwo" in str(caught.value)
+    assert f"rollback d-back to {OTHER}: succeeded" in str(caught.value)
+
+
+def test_lost_agent_is_noticed_in_about_a_minute_and_stopped(clock: Clock) -> None:
+    codedeploy = CodeDeploy(("InProgress", [event("AfterInstall", "InProgress")]))
+    with pytest.raises(OperatorError, match=r"no sign of life for 6\d s in AfterInstall"):
+        deployments.run(target_of(codedeploy), VERSION, description="push by me")
+    assert clock.now < 70
+    assert codedeploy.stopped == [{"deploymentId": "d-1", "autoRollbackEnabled": True}]
+
+
+def test_slow_hook_that_gives_signs_of_life_is_waited_for(clock: Clock) -> None:
+    codedeploy = CodeDeploy(("InProgress", [event("AfterInstall", "InProgress")]))
+    ssm = Ssm()
+    ssm.signs = (f"d-1 AfterInstall {number}" for number in range(20))
+    with pytest.raises(OperatorError, match="no sign of life"):
+        deployments.run(target_of(codedeploy, ssm), VERSION, description="push by me")
+    assert clock.now > 200
+
+
+def test_signs_of_another_deployment_do_not_count(clock: Clock) -> None:
+    codedeploy = CodeDeploy(("InProgress", [event("AfterInstall", "InProgress")]))
+    ssm = Ssm()
+    ssm.signs = (f"d-2 AfterInstall {number}" for number in range(1000))
+    with pytest.raises(OperatorError, match="no sign of life"):
+        deployments.run(target_of(codedeploy, ssm), VERSION, description="push by me")
+    assert clock.now < 70
+
+
+def test_deployment_of_somebody_else_is_waited_for(clock: Clock) -> None:
+    codedeploy = CodeDeploy(("Succeeded", []))
+    codedeploy.busy = 3
+    assert deployments.run(target_of(codedeploy), VERSION, description="push by me").identifier == "d-1"
+    assert clock.now == 3 * deployments.POLL_SECONDS
+    codedeploy.busy = 10_000
+    with pytest.raises(OperatorError, match="another deployment is still going on"):
+        deployments.run(target_of(codedeploy), VERSION, description="push by me")
+
+
+class Pointer:
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def get_parameter(self, **_: str) -> dict[str, Any]:
+        return {"Parameter": {"Value": self.value}}
+
+
+class Deployed:
+    """Deployments that succeeded, oldest first."""
+
+    def __init__(self, *versions: str) -> None:
+        self.infos = {
+            f"d-{number}": {
+                "deploymentId": f"d-{number}",
+                "creator": "codeDeployRollback" if version.startswith("auto:") else "user",
+                "description": "push by me",
+                "completeTime": at(number),
+                "revision": {"s3Location": {"key": f"{version.removeprefix('auto:')}.zip"}},
+            }
+            for number, version in enumerate(versions)
+        }
+
+    def get_paginator(self, _name: str) -> Any:
+        return SimpleNamespace(paginate=lambda **_: [{"deployments": list(self.infos)}])
+
+    def batch_get_deployments(self, *, deploymentIds: list[str]) -> dict[str, Any]:
+        return {"deploymentsInfo": [self.infos[it] for it in deploymentIds]}
+
+
+@pytest.mark.parametrize(
+    ("deployed", "live", "before"),
+    [
+        (["a", "b"], "b", "a"),
+        (["a", "b", "c", "b"], "b", "c"),
+        (["x", "a", "auto:a"], "a", "x"),
+        (["a", "b", "a", "b", "a"], "a", "b"),
+    ],
+)
+def test_rollback_takes_the_version_that_was_deployed_well_before(
+    monkeypatch: pytest.MonkeyPatch, deployed: list[str], live: str, before: str
+) -> None:
+    chosen: list[str] = []
+    monkeypatch.setattr(delivery, "_require_bundle", lambda _target, version: chosen.append(version))
+    monkeypatch.setattr(delivery, "_deploy", lambda *_: {})
+    clients = {"ssm": Pointer(live), "codedeploy": Deployed(*deployed)}
+    target: Any = SimpleNamespace(client=clients.__getitem__, output=lambda *_: "x")
+    delivery.rollback(target, None)
+    assert chosen == [before]
+
+
+def test_rollback_without_anything_earlier_is_refused() -> None:
+    clients = {"ssm": Pointer("a"), "codedeploy": Deployed("a", "auto:a")}
+    target: Any = SimpleNamespace(client=clients.__getitem__, output=lambda *_: "x")
+    with pytest.raises(OperatorError, match="no other version than a was live"):
+        delivery.rollback(target, None)
+    with pytest.raises(OperatorError, match="a is live already"):
+        delivery.rollback(target, "a")
+
+
+def test_releases_say_who_and_how() -> None:
+    target: Any = SimpleNamespace(client=lambda _: Deployed("a", "auto:b"), output=lambda *_: "x")
+    newest, oldest = deployments.succeeded(target)
+    assert (newest["version"], newest["kind"], newest["who"]) == ("b", "automatic rollback", "CodeDeploy")
+    assert (oldest["version"], oldest["kind"], oldest["who"]) == ("a", "push", "me")
+    assert oldest["deployment_id"] == "d-0"
+
+
+def test_watching_pushes_every_change_once_and_outlives_a_refused_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "one.py").write_text("x = 1")
+    pushed: list[str] = []
+
+    def push(_target: Any, dags: Path) -> dict[str, Any]:
+        pushed.append((dags / "one.py").read_text())
+        if len(pushed) == 1:
+            (tmp_path / "one.py").write_text("x = 22")
+            raise OperatorError("one.py: SyntaxError")
+        if len(pushed) == 2:
+            (tmp_path / "one.py").write_text("x = 333")
+            return {"version": VERSION, "seconds": {"all": 1.0}}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(delivery, "push", push)
+    monkeypatch.setattr(delivery, "WATCH_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        delivery.watch(None, tmp_path)  # type: ignore[arg-type]
+    assert pushed == ["x = 1", "x = 22", "x = 333"]
+
+
+class Bucket:
+    def __init__(self, **objects: bytes) -> None:
+        self.objects = objects
+
+    def head_object(self, *, Key: str, **_: str) -> None:
+        if Key not in self.objects:
+            raise ClientError({"Error": {"Code": "404", "Message": "Not Found"}}, "HeadObject")
+
+    def get_object(self, *, Key: str, **_: str) -> dict[str, Any]:
+        return {"Body": io.BytesIO(self.objects[Key])}
+
+    def upload_fileobj(self, body: Any, _bucket: str, key: str) -> None:
+        self.objects[key] = body.read()
+
+
+@pytest.mark.usefixtures("clock")
+def test_promotion_deploys_the_very_bytes_of_the_other_environment() -> None:
+    source_bucket, bucket = Bucket(**{f"{VERSION}.zip": b"bundle"}), Bucket()
+    source: Any = SimpleNamespace(
+        name="dev",
+        client={"s3": source_bucket, "ssm": Pointer(VERSION)}.__getitem__,
+        output=lambda *_: "x",
+    )
+    codedeploy = CodeDeploy(("Succeeded", []))
+    target = target_of(codedeploy)
+    clients = {"s3": bucket, "codedeploy": codedeploy, "ssm": Ssm()}
+    target.client = clients.__getitem__
+    target.is_local = True
+    result = delivery.promote(target, source, None)
+    assert bucket.objects == {f"{VERSION}.zip": b"bundle"}
+    assert result["version"] == VERSION
+    assert codedeploy.created[0]["description"].startswith("promotion from dev by ")
+    with pytest.raises(OperatorError, match=f"'dev' has no bundle {OTHER}"):
+        delivery.promote(target, source, OTHER)
+    with pytest.raises(OperatorError, match="16 hex digits"):
+        delivery.promote(target, source, "latest")

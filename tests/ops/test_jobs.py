@@ -1,0 +1,125 @@
+"""The ledger: what was paid for, by whom, and what is not known."""
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ops import jobs
+from runtime.sagemaker.spend import entry, spent_this_month
+
+NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
+PRICES = {"ml.g5.xlarge": 3.6}
+
+
+def training(name: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "TrainingJobName": name, "TrainingJobArn": f"arn:{name}", "TrainingJobStatus": "Completed",
+        "CreationTime": NOW - timedelta(hours=1), "TrainingStartTime": NOW - timedelta(seconds=100),
+        "ResourceConfig": {"InstanceType": "ml.g5.xlarge", "InstanceCount": 1},
+        "BillableTimeInSeconds": 100, "TrainingTimeInSeconds": 100,
+    } | changes  # fmt: skip
+
+
+class FakeSageMaker:
+    """Trainings, their tags, and no other jobs."""
+
+    def __init__(self, trainings: list[dict[str, Any]], tags: dict[str, str]) -> None:
+        self._trainings = {job["TrainingJobName"]: job for job in trainings}
+        self._tags = tags
+
+    def describe_training_job(self, TrainingJobName: str) -> dict[str, Any]:
+        return self._trainings[TrainingJobName]
+
+    def get_paginator(self, operation: str) -> Any:
+        def paginate(**asked: Any) -> list[dict[str, Any]]:
+            if operation == "list_tags":
+                return [{"Tags": [{"Key": key, "Value": value} for key, value in self._tags.items()]}]
+            wanted = [
+                job for job in self._trainings.values()
+                if operation == "list_training_jobs" and job["CreationTime"] > asked["CreationTimeAfter"]
+            ]  # fmt: skip
+            return [
+                {
+                    "TrainingJobSummaries": wanted,
+                    "ProcessingJobSummaries": [],
+                    "TransformJobSummaries": [],
+                }
+            ]
+
+        return SimpleNamespace(paginate=paginate)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("describe_processing_job", "describe_transform_job"):
+            return None
+        raise AttributeError(name)
+
+
+def target(sagemaker: FakeSageMaker) -> Any:
+    settings = '{"usd_per_hour": {"ml.g5.xlarge": 3.6}, "monthly_budget_usd": 50}'
+    ssm = SimpleNamespace(get_parameter=lambda Name: {"Parameter": {"Value": settings}})  # noqa: ARG005
+    clients = {"sagemaker": sagemaker, "ssm": ssm}
+    return SimpleNamespace(
+        client=clients.__getitem__, output=lambda *_: "/updraft/test/workflows", prefix="updraft-test"
+    )
+
+
+def test_ledger_tells_owner_cost_saving_and_who_stopped() -> None:
+    tags = {
+        "updraft:dag": "flights", "updraft:run": "manual", "updraft:task": "train",
+        "updraft:stopped-by": "reaper", "updraft:stop-reason": "no owner",
+    }  # fmt: skip
+    spot = training(
+        "updraft-test-spot",
+        BillableTimeInSeconds=300,
+        TrainingTimeInSeconds=1000,
+        TrainingJobStatus="Stopped",
+    )
+    result = jobs.ledger(target(FakeSageMaker([spot], tags)), NOW)
+    [found] = result["jobs"]
+    assert found["dag_run"] == "flights/manual"
+    assert (found["task"], found["usd"], found["spot_saving"]) == ("train", 0.3, "70%")
+    assert (found["stopped_by"], found["reason"]) == ("reaper", "no owner")
+    assert (result["usd"], result["budget_usd"]) == (0.3, 50)
+    assert "2026-03: $0.30 of $50" in jobs.readable(result)
+
+
+def test_label_of_a_stop_that_came_too_late_is_not_shown() -> None:
+    tags = {"updraft:stopped-by": "reaper", "updraft:stop-reason": "no owner"}
+    [found] = jobs.ledger(target(FakeSageMaker([training("updraft-test-a")], tags)), NOW)["jobs"]
+    assert (found["state"], found["stopped_by"], found["reason"]) == ("Completed", None, None)
+
+
+def test_instance_without_a_price_is_named_and_not_counted() -> None:
+    odd = training("updraft-test-odd", ResourceConfig={"InstanceType": "ml.new.large", "InstanceCount": 2})
+    result = jobs.ledger(target(FakeSageMaker([odd], {})), NOW)
+    assert result["jobs"][0]["usd"] is None
+    assert result["jobs"][0]["instance"] == "2 x ml.new.large"
+    assert result["without_a_price"] == ["ml.new.large"]
+    assert "no price: ml.new.large" in jobs.readable(result)
+
+
+def test_month_without_jobs_is_said() -> None:
+    assert jobs.readable(jobs.ledger(target(FakeSageMaker([], {})), NOW)) == "No SageMaker job in 2026-03."
+
+
+def test_months_sum_leaves_out_other_environments_and_older_jobs() -> None:
+    sagemaker = FakeSageMaker(
+        [
+            training("updraft-test-a"),
+            training("updraft-testing-b"),
+            training("updraft-test-old", CreationTime=NOW - timedelta(days=40)),
+        ],
+        {},
+    )
+    spent, unpriced = spent_this_month(sagemaker, prefix="updraft-test", prices=PRICES, now=NOW)
+    assert spent == pytest.approx(0.1)
+    assert unpriced == []
+
+
+def test_running_job_costs_until_now_on_every_instance() -> None:
+    running = training("n", TrainingJobStatus="InProgress", ResourceConfig={"InstanceType": "ml.g5.xlarge", "InstanceCount": 4})  # fmt: skip
+    del running["BillableTimeInSeconds"], running["TrainingTimeInSeconds"]
+    found = entry("training", running, PRICES, NOW)
+    assert (found.billable_seconds, found.usd) == (100, pytest.approx(0.4))
