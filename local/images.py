@@ -18,7 +18,7 @@ from pathlib import Path
 
 from local.paths import LocalPaths
 
-IGNORED = {"FROM", "RUN", "USER", "EXPOSE", "LABEL"}
+IGNORED = {"FROM", "RUN", "USER", "EXPOSE", "LABEL", "VOLUME"}
 
 
 class ImageError(Exception):
@@ -56,13 +56,14 @@ def load(paths: LocalPaths, uri: str) -> Image:
         raise ImageError(f"image {uri}: its tag is not the hash of a build context")
     target = paths.images / tag
     if not (target / "image.json").is_file():
-        name, context = _find_context(paths, tag)
+        name, context = find_context(paths, tag)
         _lay_out(name, context, target)
     described = json.loads((target / "image.json").read_text())
     return Image(root=target / "root", **described)
 
 
-def _find_context(paths: LocalPaths, tag: str) -> tuple[str, Path]:
+def find_context(paths: LocalPaths, tag: str) -> tuple[str, Path]:
+    """Name and staged build context of the image with this hash; raises ImageError when no assembly has it."""
     for manifest in sorted(paths.cloud_assembly.glob("*.assets.json")):
         for asset in json.loads(manifest.read_text()).get("dockerImages", {}).values():
             if any(place["imageTag"] == tag for place in asset["destinations"].values()):

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(file: Path, document: Any) -> None:
+def write_whole(file: Path, document: Any, *, mode: int = 0o600) -> None:
     """Put a JSON document in a file's place in one step; a reader sees the old one or the new one.
 
-    Safe for several writers at once: each has a temporary file of its own.
+    Only its owner reads it unless `mode` says otherwise. Safe for several writers at once: each has a temporary file
+    of its own.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(handle, "w") as stream:
+            os.fchmod(handle, mode)
             json.dump(document, stream)
         Path(partial).replace(file)
     except BaseException:

@@ -51,7 +51,7 @@ def diff(environment: Environment = "local", as_json: Json = False) -> None:
 
 def deploy(environment: Environment = "local", as_json: Json = False) -> None:
     """Deploy an environment, waking it first. On AWS this makes what you pay for; see docs/cost.md."""
-    from ops import cdk, laptop, sleeping
+    from ops import architecture, cdk, laptop, sleeping
     from ops.target import target_of
 
     target = target_of(environment)
@@ -60,7 +60,8 @@ def deploy(environment: Environment = "local", as_json: Json = False) -> None:
         show(result, as_json, f"Deployed in {result['deploy_seconds']} s.")
         return
     with step("synthesizing the stacks"):
-        cdk.synth(target)
+        assembly = cdk.synth(target)
+    architecture.require_buildable(assembly, environment)
     sleeping.ensure_awake_if_deployed(target)
     with step("deploying the stacks"):
         cdk.deploy(target)

@@ -14,7 +14,9 @@ from ops.console import Json, OperatorError, say, show
 from ops.laptop import IMAGES
 
 CHECKED = ["app.py", "stacks", "lambdas", "runtime", "dags", "ml", "ops", "local", "benchmarks"]
-QUICK = "not synth and not account and not platform"
+QUICK = "not synth and not account and not platform and not image"
+WHOLE = "not image"
+IMAGE_TESTS = "image"
 
 
 def register(app: typer.Typer) -> None:
@@ -24,6 +26,9 @@ def register(app: typer.Typer) -> None:
 
 def run_tests(
     fast: Annotated[bool, typer.Option("--fast", help="Only lint, types and unit tests.")] = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="Only the tests of the real images; they need a Docker engine.")
+    ] = False,
     select: Annotated[
         str | None, typer.Option("-k", help="Only tests whose names match, as in pytest.")
     ] = None,
@@ -33,12 +38,16 @@ def run_tests(
     for image in IMAGES:
         ensure_environment(image)
     ensure_node()
+    marked = IMAGE_TESTS if images else QUICK if fast else WHOLE
+    pytest = ["pytest", "-q", "-m", marked, *(["-k", select] if select else [])]
     stages = {
         "lint": ["ruff", "check", "."],
         "format": ["ruff", "format", "--check", "."],
         "types": ["mypy", *CHECKED],
-        "tests": ["pytest", "-q", *(["-m", QUICK] if fast else []), *(["-k", select] if select else [])],
+        "tests": pytest,
     }
+    if images:
+        stages = {"tests": pytest}
     results: list[dict[str, Any]] = []
     for name, command in stages.items():
         say(f"· {name}: {' '.join(command)}")

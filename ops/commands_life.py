@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ops import engine as engines
 from ops.console import Environment, Json, OperatorError, show, table
 
 
@@ -17,11 +18,11 @@ def register(app: typer.Typer) -> None:
     app.command()(demo)
 
 
-def up(environment: Environment = "local", as_json: Json = False) -> None:
+def up(environment: Environment = "local", engine: engines.Choice = None, as_json: Json = False) -> None:
     """Start the platform on this laptop and wait until every service is healthy."""
     from ops import laptop
 
-    result = laptop.up(environment)
+    result = laptop.up(environment, engine)
     show(
         result,
         as_json,
@@ -62,11 +63,11 @@ def status(
     show(result, as_json, _readable(result))
 
 
-def demo(environment: Environment = "local", as_json: Json = False) -> None:
+def demo(environment: Environment = "local", engine: engines.Choice = None, as_json: Json = False) -> None:
     """Deploy everything into the emulated account, push the DAGs and run a SageMaker training to its end."""
     from ops import demo as demo_run
 
-    result = demo_run.run(environment)
+    result = demo_run.run(environment, engine)
     show(result, as_json, demo_run.readable(result))
     if result["dag_run"]["state"] != "success":
         raise OperatorError(

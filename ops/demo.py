@@ -9,6 +9,7 @@ from ops import delivery, laptop
 from ops.airflow_api import AirflowApi
 from ops.bootstrap import ROOT
 from ops.console import say, step
+from ops.engine import Engine
 from ops.target import local_paths, target_of
 
 DAG_ID = "sagemaker_training"
@@ -17,10 +18,10 @@ RUN_PREFIX = "demo__"
 RUN_SECONDS = 600
 
 
-def run(environment: str = "local") -> dict[str, Any]:
+def run(environment: str = "local", with_engine: Engine | None = None) -> dict[str, Any]:
     """Bring the platform up, push the DAGs, run the workflow to its end and return what it came to."""
     started = time.monotonic()
-    platform = laptop.up(environment)
+    platform = laptop.up(environment, with_engine)
     target = target_of(environment)
     pushed = delivery.push(target, ROOT / "dags")
     airflow = target.airflow()

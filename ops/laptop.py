@@ -14,9 +14,9 @@ from typing import Any
 
 import requests
 
-from local import processes
+from local import docker, processes
 from local.paths import LocalPaths
-from ops import cdk
+from ops import cdk, engine
 from ops.bootstrap import (
     NODE_DIRECTORY,
     ROOT,
@@ -47,10 +47,10 @@ DEPLOYED_FROM = (
 ) + ("stacks", "lambdas", "runtime", "docker", "ml")
 
 
-def up(environment: str = "local") -> dict[str, Any]:
+def up(environment: str = "local", with_engine: engine.Engine | None = None) -> dict[str, Any]:
     """Start the platform, deploy what changed, and wait until every service is healthy.
 
-    Raises OperatorError for an environment that isn't of the emulated account, and while that holds another one.
+    An engine that is given is kept for the next starts. Raises OperatorError for an environment that isn't of the emulated account, and while that holds another one.
     """
     started = time.monotonic()
     _require_disk(local_paths().root)
@@ -59,6 +59,8 @@ def up(environment: str = "local") -> dict[str, Any]:
     _require_own_account(target)
     with exclusive("the local platform"), ThreadPoolExecutor() as pool:
         cdk.end_orphans()
+        engine.choose(with_engine)
+        engine.build_images()
         environments = [pool.submit(ensure_environment, image) for image in IMAGES]
         start_account()
         _drop_cut_off_creation(target)
@@ -95,6 +97,7 @@ def down(*, wipe: bool) -> dict[str, Any]:
     with exclusive("the local platform"), step("stopping the platform"):
         stopped = processes.stop(paths, ACCOUNT, timeout_seconds=ACCOUNT_STOP_SECONDS)
         reaped = processes.reap(paths)
+        engine.remove_containers()
         if wipe and paths.root.exists():
             shutil.rmtree(paths.root)
     return {"stopped": bool(stopped or reaped), "wiped": wipe}
@@ -187,6 +190,7 @@ def deploy_if_changed(target: Target, environments: list[Future[Path]]) -> float
         with step("synthesizing the stacks"):
             cdk.synth(target)
         bootstrapped.result()
+    engine.build_images()
     for environment in environments:
         environment.result()
     if record.is_file():
@@ -217,7 +221,7 @@ def _drop_cut_off_creation(target: Target) -> None:
     processes.stop(paths, ACCOUNT, timeout_seconds=ACCOUNT_STOP_SECONDS)
     processes.reap(paths)
     for directory in paths.root.iterdir():
-        if directory not in (paths.certificates, paths.log):
+        if directory not in (paths.certificates, paths.log, docker.settings_file(paths)):
             shutil.rmtree(directory) if directory.is_dir() else directory.unlink()
     start_account()
 

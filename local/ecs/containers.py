@@ -45,6 +45,15 @@ class Container:
     check_deadline: float = 0.0
     stop_deadline: float | None = None
 
+    def inside(self, command: list[str], *, terminal: bool = False) -> list[str]:
+        """What runs a command in the container, as a process with its `environment`; on this `terminal` if asked."""
+        del terminal
+        return [self.path_map.rewrite(part) for part in command]
+
+    def reason(self) -> str | None:
+        """Why it ended, where its exit code alone doesn't tell; a process has nothing to add."""
+        return None
+
     def exit_code(self) -> int | None:
         """The exit code as a container has it: 128 + the signal's number when one ended it."""
         code = self.process.poll()
@@ -95,8 +104,7 @@ class Container:
 
     def _start_check(self, settings: Record, now: float) -> None:
         kind, *command = settings["command"]
-        rewritten = [self.path_map.rewrite(part) for part in command]
-        argv = ["/bin/sh", "-c", rewritten[0]] if kind == "CMD-SHELL" else rewritten
+        argv = self.inside(["/bin/sh", "-c", *command] if kind == "CMD-SHELL" else command)
         self.check_deadline = now + settings.get("timeout", 5)
         with self.log_file.with_suffix(".health").open("wb") as output:
             self.check = subprocess.Popen(
@@ -120,44 +128,93 @@ class Container:
             self.health = "UNHEALTHY"
 
 
-def start(
-    paths: LocalPaths,
-    *,
-    task: Record,
-    definition: Record,
-    volumes: list[Record],
-    address: str,
-    secrets: dict[str, str],
-) -> Container:
-    """Start one container of a task; raises ImageError or OSError with what is wrong."""
-    image = load(paths, definition["image"])
+class ProcessEngine:
+    """Containers as processes, in the Python environment of their image's lock."""
+
+    def __init__(self, paths: LocalPaths) -> None:
+        self._paths = paths
+
+    def open(self) -> None:
+        """Nothing to do: processes that an account left behind were reaped by their records."""
+
+    def start(
+        self,
+        task: Record,
+        task_definition: Record,
+        definition: Record,
+        *,
+        address: str,
+        secrets: dict[str, str],
+    ) -> Container:
+        """Start one container of a task; raises ImageError or OSError with what is wrong."""
+        paths = self._paths
+        image = load(paths, definition["image"])
+        task_id = task["taskArn"].rpartition("/")[2]
+        name = f"ecs-{task_id}-{definition['name']}"
+        directory = paths.ecs / "containers" / task_id / definition["name"]
+        volumes = task_definition.get("volumes", [])
+        path_map = _path_map(paths, image, directory, definition, volumes, address)
+        override = container_override(task, definition)
+        environment = _environment(paths, image, definition, override, secrets, directory, path_map)
+        environment |= {"UPDRAFT_TASK_ADDRESS": address, "UPDRAFT_TASK_NAMES": str(names_file(paths))}
+        words = [*definition.get("entryPoint", image.entrypoint), *command_of(definition, override)]
+        argv = [path_map.rewrite(part) for part in words]
+        working_directory = _workdir(image, directory, path_map)
+        log_file = log_file_of(paths, task, definition)
+        process = processes.start(
+            paths,
+            name,
+            [_resolve(argv[0], environment["PATH"]), *argv[1:]],
+            log_file=log_file,
+            working_directory=working_directory,
+            environment=environment,
+        )
+        return Container(
+            definition, process, name, log_file, directory, working_directory, environment, path_map
+        )
+
+    def remove(self, task_id: str) -> None:
+        """Remove a task's volumes."""
+        shutil.rmtree(self._paths.ecs / "containers" / task_id, ignore_errors=True)
+
+
+def names_file(paths: LocalPaths) -> Path:
+    """The addresses of steady tasks under their Cloud Map names, for the shim; alone in its folder, to be mounted."""
+    return paths.ecs / "names" / "names.json"
+
+
+def container_override(task: Record, definition: Record) -> Record:
+    """What RunTask changed for this container."""
+    overrides: list[Record] = task["overrides"].get("containerOverrides", [])
+    return next((item for item in overrides if item["name"] == definition["name"]), {})
+
+
+def command_of(definition: Record, override: Record) -> list[str]:
+    """The command that follows the entry point."""
+    return list(override.get("command") or definition.get("command", []))
+
+
+def declared_environment(definition: Record, override: Record) -> dict[str, str]:
+    """The variables of a task definition and of RunTask."""
+    pairs = [*definition.get("environment", []), *override.get("environment", [])]
+    return {pair["name"]: pair["value"] for pair in pairs}
+
+
+def account_environment(paths: LocalPaths) -> dict[str, str]:
+    """Where the account is and how to log in to it: what a task's metadata and role give on AWS."""
+    return {
+        "AWS_ENDPOINT_URL": paths.endpoint_url,
+        "AWS_ACCESS_KEY_ID": paths.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": paths.secret_access_key,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
+    }
+
+
+def log_file_of(paths: LocalPaths, task: Record, definition: Record) -> Path:
+    """Where a container's output goes."""
     task_id = task["taskArn"].rpartition("/")[2]
-    name = f"ecs-{task_id}-{definition['name']}"
-    directory = paths.ecs / "containers" / task_id / definition["name"]
-    path_map = _path_map(paths, image, directory, definition, volumes, address)
-    override: Record = next(
-        (
-            item
-            for item in task["overrides"].get("containerOverrides", [])
-            if item["name"] == definition["name"]
-        ),
-        {},
-    )
-    environment = _environment(paths, image, definition, override, secrets, directory, path_map)
-    environment |= {"UPDRAFT_TASK_ADDRESS": address, "UPDRAFT_TASK_NAMES": str(paths.ecs / "names.json")}
-    command = override.get("command") or definition.get("command", [])
-    argv = [path_map.rewrite(part) for part in [*definition.get("entryPoint", image.entrypoint), *command]]
-    working_directory = _workdir(image, directory, path_map)
-    log_file = paths.log / "ecs" / definition_family(task) / f"{task_id}-{definition['name']}.log"
-    process = processes.start(
-        paths,
-        name,
-        [_resolve(argv[0], environment["PATH"]), *argv[1:]],
-        log_file=log_file,
-        working_directory=working_directory,
-        environment=environment,
-    )
-    return Container(definition, process, name, log_file, directory, working_directory, environment, path_map)
+    return paths.log / "ecs" / definition_family(task) / f"{task_id}-{definition['name']}.log"
 
 
 def definition_family(task: Record) -> str:
@@ -198,26 +255,20 @@ def _environment(
     directory: Path,
     path_map: PathMap,
 ) -> dict[str, str]:
-    declared = dict(image.environment)
-    declared |= {pair["name"]: pair["value"] for pair in definition.get("environment", [])}
-    declared |= {pair["name"]: pair["value"] for pair in override.get("environment", [])}
+    declared = dict(image.environment) | declared_environment(definition, override)
     environment = {name: path_map.rewrite(value) for name, value in declared.items()} | secrets
     python_path = [str(SHIM), *filter(None, [environment.get("PYTHONPATH")])]
     home = directory / "home"
     home.mkdir(parents=True, exist_ok=True)
-    return environment | {
+    own = {
         "PYTHONPATH": os.pathsep.join(python_path),
         "PATH": os.pathsep.join([str(image.python_bin(paths)), "/usr/local/bin", "/usr/bin", "/bin"]),
         "HOME": str(home),
         "TMPDIR": str(directory / "tmp"),
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
-        "AWS_ENDPOINT_URL": paths.endpoint_url,
-        "AWS_ACCESS_KEY_ID": paths.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": paths.secret_access_key,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
     }
+    return environment | own | account_environment(paths)
 
 
 def _workdir(image: Image, directory: Path, path_map: PathMap) -> Path:

@@ -10,8 +10,8 @@ import zlib
 from typing import Any
 
 from local.account.context import AccountContext
-from local.ecs import containers
-from local.ecs.containers import Container
+from local.ecs.containers import Container, names_file
+from local.ecs.engine import engine_of
 from local.ecs.logs import LogShipper
 from local.ecs.network import Addresses, Tunnel
 from local.ecs.secrets import resolve
@@ -37,6 +37,7 @@ class EcsPlane:
         self._paths = context.paths
         self._store = store
         self._ecs = EcsService(store, account_id=context.account_id, region=context.region)
+        self._engine = engine_of(context.paths)
         self._running: dict[str, list[Container]] = {}
         self._addresses = Addresses()
         self._tunnel = Tunnel(context.paths, self._names)
@@ -48,11 +49,12 @@ class EcsPlane:
 
     def start(self) -> None:
         """Mark what an earlier account left as stopped, then keep the desired state."""
+        self._engine.open()
         with self._store.lock:
             for task in self._store.tasks.values():
                 if task["lastStatus"] != "STOPPED":
                     want_stop(task, "The host was restarted", "ServiceSchedulerInitiated")
-                    self._mark_stopped(task, None)
+                    self._mark_stopped(task, [])
             for service in self._store.services.values():
                 service["_failures_in_row"], service["_not_before"] = 0, 0.0
         self._logs.start()
@@ -117,7 +119,7 @@ class EcsPlane:
             return
         if status == "PROVISIONING":
             if task["desiredStatus"] == "STOPPED":
-                self._mark_stopped(task, None)
+                self._mark_stopped(task, [])
             else:
                 self._start_task(task)
             return
@@ -143,19 +145,13 @@ class EcsPlane:
                     item["name"]: resolve(self._context, item["valueFrom"])
                     for item in container.get("secrets", [])
                 }
-                one = containers.start(
-                    self._paths,
-                    task=task,
-                    definition=container,
-                    volumes=definition.get("volumes", []),
-                    address=address,
-                    secrets=secrets,
-                )
+                one = self._engine.start(task, definition, container, address=address, secrets=secrets)
                 started.append(one)
                 self._logs.add(one, task)
         except Exception as error:
             for one in started:
                 one.clean_up(self._paths)
+            self._engine.remove(task["taskArn"].rpartition("/")[2])
             known = isinstance(error, ImageError | OSError)
             kind = (
                 "CannotPullContainerError" if isinstance(error, ImageError) else "ResourceInitializationError"
@@ -164,7 +160,7 @@ class EcsPlane:
                 self._context.logger.exception("task %s did not start", task["taskArn"])
             with self._store.lock:
                 want_stop(task, f"{kind}: {error}", "TaskFailedToStart")
-                self._mark_stopped(task, None)
+                self._mark_stopped(task, [])
             return
         with self._store.lock:
             self._running[task["taskArn"]] = started
@@ -203,20 +199,24 @@ class EcsPlane:
 
     def _end(self, task: Record, reason: str) -> None:
         running = self._running.pop(task["taskArn"], [])
-        codes = [container.exit_code() for container in running]
+        ends = [(container.exit_code(), container.reason()) for container in running]
         for container in running:
             self._logs.finish(container)
             container.clean_up(self._paths)
+        self._engine.remove(task["taskArn"].rpartition("/")[2])
         with self._store.lock:
             want_stop(task, reason, "ServiceSchedulerInitiated")
-            self._mark_stopped(task, codes)
+            self._mark_stopped(task, ends)
 
-    def _mark_stopped(self, task: Record, codes: list[int | None] | None) -> None:
+    def _mark_stopped(self, task: Record, ends: list[tuple[int | None, str | None]]) -> None:
         task |= {"lastStatus": "STOPPED", "stoppedAt": time.time(), "executionStoppedAt": time.time()}
-        for index, item in enumerate(task["containers"]):
+        for item, (code, reason) in zip(task["containers"], ends, strict=False):
+            if code is not None:
+                item["exitCode"] = code
+            if reason is not None:
+                item["reason"] = reason
+        for item in task["containers"]:
             item["lastStatus"] = "STOPPED"
-            if codes and codes[index] is not None:
-                item["exitCode"] = codes[index]
         self._addresses.give_back(task["taskArn"])
         self._store.changed()
 
@@ -377,7 +377,8 @@ class EcsPlane:
             table[name] = own or [task["_address"] for task in steady]
             self._register(registry, steady, self._published.get(name, []) != table[name])
         if table != self._published:
-            write_whole(self._paths.ecs / "names.json", table)
+            # Containers have users of their own.
+            write_whole(names_file(self._paths), table, mode=0o644)
             self._published = table
 
     def _registered_name(self, service: Record) -> tuple[str, str]:

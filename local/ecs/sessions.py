@@ -83,7 +83,7 @@ class Sessions:
         for old in self._directory.iterdir():
             if time.time() - old.stat().st_mtime > TOKEN_SECONDS:
                 old.unlink(missing_ok=True)
-        rewritten = [container.path_map.rewrite(part) for part in argv]
+        rewritten = container.inside(argv, terminal=True)
         found = shutil.which(rewritten[0], path=container.environment["PATH"])
         document = {
             "token": token,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
 import signal
@@ -23,8 +22,9 @@ from typing import Any
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local import images
+from local import docker
 from local.paths import LocalPaths
+from local.sagemaker.container import JobContainer
 from local.sagemaker.outcome import JobEndedError, JobFailedError, SpotInterruptionError
 from local.sagemaker.serving import batches, extract, free_port, invoke, opener
 from local.sagemaker.storage import Logs, Storage
@@ -244,40 +244,11 @@ class Instance:
         *,
         entrypoint: list[str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        image = images.load(self.paths, uri)
         for name in ("model", "output"):
             (self.ml / name).mkdir(parents=True, exist_ok=True)
-        temporary = self.directory / "tmp"
-        temporary.mkdir(exist_ok=True)
-        places = {folder: image.root / folder.lstrip("/") for folder in image.copied}
-        path_map = images.PathMap(places | {"/opt/ml": self.ml, "/tmp": temporary}, address="127.0.0.1")
-        merged = {
-            name: path_map.rewrite(value) for name, value in {**image.environment, **environment}.items()
-        }
-        merged |= {
-            "PATH": os.pathsep.join(
-                [str(image.python_bin(self.paths)), "/usr/local/bin", "/usr/bin", "/bin"]
-            ),
-            "HOME": str(temporary),
-            "TMPDIR": str(temporary),
-            "LANG": "C.UTF-8",
-            "AWS_REGION": self.paths.region,
-            "AWS_ENDPOINT_URL": self.paths.endpoint_url,
-            "AWS_ACCESS_KEY_ID": self.paths.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": self.paths.secret_access_key,
-        }
-        command = [path_map.rewrite(part) for part in [*(entrypoint or image.entrypoint), *arguments]]
-        program = shutil.which(command[0], path=merged["PATH"]) or command[0]
-        workdir = Path(path_map.rewrite(image.workdir))
+        job = JobContainer(self.paths, docker.job_container(self.kind, self.name), self.directory, self.ml)
         with self._log_file.open("ab") as output:
-            return subprocess.Popen(
-                [program, *command[1:]],
-                cwd=workdir if workdir.is_dir() else self.directory,
-                env=merged,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+            return job.start(uri, arguments, environment, entrypoint, output)
 
     def _check(self, process: subprocess.Popen[bytes]) -> None:
         """Raise when the job is to stop, its time is up, or a server ended that should not have."""

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from local import processes
+from local import docker, processes
 from local.account.context import AccountContext
 from local.paths import ROOT
 from local.sagemaker.service import JOBS, RUNNING, SageMakerService, new_suffix
@@ -76,7 +76,7 @@ class SageMakerPlane:
         # Only once the end of a job is on disk: a job without its directory would be launched a second time.
         while self._ended:
             kind, name = self._ended.pop()
-            processes.forget(self._paths, _process_name(kind, name))
+            self._end_instance(kind, name)
             shutil.rmtree(self._directory(kind, name), ignore_errors=True)
 
     def _step_one(self, kind: str, name: str, job: Record) -> None:
@@ -92,7 +92,7 @@ class SageMakerPlane:
 
     def _abandon(self, kind: str, name: str, job: Record, reason: str) -> None:
         if kind in INSTANCE_JOBS:
-            processes.stop(self._paths, _process_name(kind, name), timeout_seconds=0)
+            self._end_instance(kind, name)
             self._ended.append((kind, name))
         for trial in job.get("_trials", []):
             if self._store.of("TrainingJob")[trial]["TrainingJobStatus"] in RUNNING:
@@ -105,8 +105,15 @@ class SageMakerPlane:
             for directory in (self._paths.sagemaker / kind).glob("*"):
                 job = self._store.of(kind).get(directory.name)
                 if job is None or job[JOBS[kind][3]] not in RUNNING:
-                    processes.stop(self._paths, _process_name(kind, directory.name), timeout_seconds=0)
+                    self._end_instance(kind, directory.name)
                     shutil.rmtree(directory, ignore_errors=True)
+
+    def _end_instance(self, kind: str, name: str) -> None:
+        """End a job's process where it still runs, and remove its container where it has one."""
+        processes.stop(self._paths, _process_name(kind, name), timeout_seconds=0)
+        engine = docker.chosen(self._paths)
+        if engine is not None:
+            engine.remove_container(engine.name(docker.job_container(kind, name)))
 
     def interrupt(self, name: str) -> None:
         """Take the instance of a running spot training away, as AWS does when it needs the capacity."""

@@ -13,10 +13,13 @@ from constructs import Construct
 
 from stacks.config import EnvironmentConfig
 from stacks.constructs.log_group import log_group
+from stacks.constructs.writable_folders import add_writable_folders
 from stacks.sizes import FargateSize
 from stacks.waivers import policy_of, waive
 
 RELEASES_DIRECTORY = "/mnt/releases"
+# Volumes of docker/airflow/Dockerfile: temporary files, local copies of releases; pid files and Airflow's own settings.
+WRITABLE = ("/tmp", "/opt/airflow")
 ARCHITECTURES = {"arm64": ecs.CpuArchitecture.ARM64, "x86_64": ecs.CpuArchitecture.X86_64}
 # A worker that is told to stop gets the longest time that Fargate gives.
 STOP_TIMEOUT_SECONDS = 120
@@ -129,7 +132,11 @@ class AirflowTask(Construct):
             logging=ecs.LogDrivers.aws_logs(stream_prefix=program.name, log_group=group),
             health_check=_health_check(program.health_check, config) if program.health_check else None,
             stop_timeout=cdk.Duration.seconds(STOP_TIMEOUT_SECONDS),
+            readonly_root_filesystem=True,
+            # Reaps what tasks leave behind, and hands SIGTERM to Airflow's parent process alone: a warm shutdown.
+            linux_parameters=ecs.LinuxParameters(self, f"{container_name}-linux", init_process_enabled=True),
         )
+        add_writable_folders(self.definition, container, WRITABLE, execute_command=config.execute_command)
         container.add_mount_points(
             ecs.MountPoint(container_path=RELEASES_DIRECTORY, source_volume="releases", read_only=True)
         )

@@ -11,10 +11,13 @@ from constructs import Construct
 from stacks.config import EnvironmentConfig
 from stacks.constructs.airflow_task import ARCHITECTURES, waive_task
 from stacks.constructs.log_group import log_group
+from stacks.constructs.writable_folders import add_writable_folders
 from stacks.storage import StorageStack
 
 DATABASE_NAME = "mlflow"
 PORT = 5000
+# Volumes of docker/mlflow/Dockerfile.
+WRITABLE = ("/tmp", "/opt/mlflow")
 
 
 class MlflowTask(Construct):
@@ -49,7 +52,7 @@ class MlflowTask(Construct):
                 operating_system_family=ecs.OperatingSystemFamily.LINUX,
             ),
         )
-        self.definition.add_container(
+        container = self.definition.add_container(
             "mlflow",
             image=image,
             environment={
@@ -80,5 +83,8 @@ class MlflowTask(Construct):
                 retries=5,
                 start_period=cdk.Duration.seconds(120),
             ),
+            readonly_root_filesystem=True,
+            linux_parameters=ecs.LinuxParameters(self, "mlflow-linux", init_process_enabled=True),
         )
+        add_writable_folders(self.definition, container, WRITABLE, execute_command=config.execute_command)
         waive_task(self.definition)

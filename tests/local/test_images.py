@@ -50,7 +50,7 @@ def test_image_outlives_the_assembly_that_it_came_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "dockerfile", "reason"),
     [
-        (URI, "FROM base\nVOLUME /data\n", "does not know the instruction VOLUME"),
+        (URI, "FROM base\nONBUILD RUN true\n", "does not know the instruction ONBUILD"),
         (URI[:-1] + "b", "FROM base\n", "no build context with hash"),
         ("registry/app:latest", "FROM base\n", "its tag is not the hash"),
     ],

@@ -54,3 +54,12 @@ def test_tables_come_back_and_are_written_only_when_changed(tmp_path: Path) -> N
     again = SavedTables(file, things={}, order=[], newer={})
     assert again.things == {"a": 1}  # type: ignore[attr-defined]
     assert again.newer == {}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("given", "mode"), [({}, 0o600), ({"mode": 0o644}, 0o644)])
+def test_only_the_owner_reads_unless_others_are_named(
+    tmp_path: Path, given: dict[str, int], mode: int
+) -> None:
+    file = tmp_path / "state.json"
+    write_whole(file, {}, **given)
+    assert file.stat().st_mode & 0o777 == mode

@@ -12,6 +12,7 @@ import pytest
 
 from lambdas.load_metric.logic import Queue
 from stacks.config import load_environment
+from stacks.constructs.writable_folders import EXEC_FOLDERS
 from tests.stacks import assemblies
 from tests.stacks.assemblies import Template
 
@@ -267,3 +268,27 @@ def test_only_the_load_metric_starts_workers_and_nobody_stops_one(environment: s
     ]
     assert "ecs:RunTask" in actions
     assert "ecs:StopTask" not in actions
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_containers_run_read_only_with_the_volumes_of_their_image(environment: str) -> None:
+    for _, definition in resources(environment, "AWS::ECS::TaskDefinition"):
+        properties = definition["Properties"]
+        empty = {volume["Name"] for volume in properties["Volumes"] if len(volume) == 1}
+        for container in properties["ContainerDefinitions"]:
+            assert container["ReadonlyRootFilesystem"] is True
+            assert container["LinuxParameters"]["InitProcessEnabled"] is True
+            image = "mlflow" if container["Name"] == "mlflow" else "airflow"
+            declared = re.search(
+                r"^VOLUME (.+)$", (ROOT / "docker" / image / "Dockerfile").read_text(), re.MULTILINE
+            )
+            assert declared is not None
+            mounted = {
+                mount["ContainerPath"] for mount in container["MountPoints"] if mount["SourceVolume"] in empty
+            }
+            # Without the image's word a volume belongs to root.
+            agent = set(EXEC_FOLDERS) if load_environment(environment).execute_command else set()
+            assert mounted == set(json.loads(declared[1])) | agent
+            # No two containers of a task write to one volume.
+            empty -= {mount["SourceVolume"] for mount in container["MountPoints"]}
+        assert not empty
