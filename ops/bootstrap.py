@@ -215,6 +215,8 @@ def main() -> None:
         sys.exit(130)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPATH"] = str(ROOT)
+    # The CDK's library starts `node` when it is imported, and a user's machine may have none.
+    environment["PATH"] = f"{python.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
     os.execve(python, [str(python), "-m", "ops", *sys.argv[1:]], environment)
 
 
