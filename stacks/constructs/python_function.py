@@ -81,6 +81,10 @@ class PythonFunction(Construct):
             "NIST.800.53.R5-LambdaDLQ",
             *([] if "vpc" in function_props else ["NIST.800.53.R5-LambdaInsideVPC"]),
         )
+        if function_props.get("allow_public_subnet"):
+            waive(
+                function, "network.nat is none: this account's APIs are reached without NAT", "LAMBDA-WAY-OUT"
+            )
         return function
 
     def _build_role(self, logs: ILogGroup, *, in_vpc: bool) -> iam.Role:

@@ -130,7 +130,8 @@ def test_verifier_runs_beside_the_dag_processor_and_the_bastion_alone_reaches_it
         if container["Name"] == "verifier"
     ]
     assert {"UPDRAFT_VERIFIER_SECRET"} <= {item["Name"] for item in verifier["Secrets"]}
-    assert verifier["MountPoints"][0]["ReadOnly"] is True
+    [releases] = [mount for mount in verifier["MountPoints"] if mount["SourceVolume"] == "releases"]
+    assert releases["ReadOnly"] is True
     [rule] = [
         rule["Properties"]
         for _, rule in resources(environment, "AWS::EC2::SecurityGroupIngress")
