@@ -12,7 +12,7 @@ from local.codedeploy.plane import CodeDeployPlane
 from local.codedeploy.resources import APPLICATION, GROUP, CodeDeployResources
 from local.codedeploy.service import CodeDeployService
 from local.codedeploy.store import Store
-from local.ecs.containers import SHIM
+from local.ecs.containers import SHIM, names_file
 from local.paths import LocalPaths
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def script_environment(paths: LocalPaths) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(SHIM),
         "UPDRAFT_TASK_ADDRESS": "127.0.0.1",
-        "UPDRAFT_TASK_NAMES": str(paths.ecs / "names.json"),
+        "UPDRAFT_TASK_NAMES": str(names_file(paths)),
         "AWS_ENDPOINT_URL": paths.endpoint_url,
         "AWS_REGION": paths.region,
         "AWS_ACCESS_KEY_ID": paths.access_key_id,
