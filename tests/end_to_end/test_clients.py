@@ -56,8 +56,13 @@ class Web:
         request = urllib.request.Request(
             self.base_url + path, data, {"Content-Type": kind, **self._headers}, method=method
         )
-        with self._opener.open(request, timeout=LIMIT_SECONDS) as answer:
-            return str(answer.read().decode())
+        try:
+            with self._opener.open(request, timeout=LIMIT_SECONDS) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            # It holds the connection open.
+            error.close()
+            raise
 
     def json(self, method: str, path: str, document: Any = None) -> Any:
         return json.loads(self.send(method, path, document) or "null")
@@ -204,8 +209,8 @@ def test_commands_run_in_the_containers_of_services_and_workers() -> None:
     assert (ran.returncode, ran.stdout) == (7, "default\n"), ran.stderr
     ran = updraft("exec", "scheduler", "--", "airflow", "config", "get-value", "database", "sql_alchemy_conn")
     assert ran.returncode == 0, ran.stderr[-2000:]
-    # The entry point has put the connection together, as for the service itself.
-    assert ran.stdout.startswith("postgresql+psycopg2://")
+    # The entry point has put the connection together, as for the service itself; Airflow logs to standard output too.
+    assert ran.stdout.strip().splitlines()[-1].startswith("postgresql+psycopg2://")
 
 
 def test_tunnel_tells_the_addresses_that_answer(demo: dict[str, Any]) -> None:

@@ -75,7 +75,8 @@ def test_model_package_is_approved_and_predictions_are_there(demo: dict[str, Any
 def test_every_service_is_healthy_and_asks_for_a_log_in() -> None:
     status = json.loads(updraft("status", "--json").stdout)
     assert {row["service"] for row in status["services"]} == {
-        "webserver", "scheduler", "dag-processor", "triggerer", "flower", "mlflow", "worker-default",
+        "webserver", "scheduler", "dag-processor", "triggerer", "flower", "mlflow", "worker-burst",
+            "worker-default",
     }  # fmt: skip
     assert all(row["healthy"] >= row["wanted"] for row in status["services"])
     assert all(state in ("ready", "running") for state in status["planes"].values())
