@@ -14,12 +14,11 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import deployments
-from ops.bootstrap import ROOT
+from ops import checking, deployments
 from ops.console import OperatorError, say, step
 from ops.target import Target
-from runtime.release import Release, build_release
-from runtime.release_check import VERSION, ReleaseError
+from runtime.release import Release
+from runtime.release_check import VERSION
 
 NO_RELEASE = "none"
 WATCH_SECONDS = 0.3
@@ -34,7 +33,7 @@ def push(target: Target, dags: Path) -> dict[str, Any]:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         with step("building the bundle"):
-            release = _build(dags, Path(scratch))
+            release = checking.build(dags, Path(scratch))
         _upload(target, release)
     uploaded = round(time.monotonic() - started, 2)
     result = _deploy(target, release.version, "push")
@@ -141,15 +140,6 @@ def _who(target: Target) -> str:
     if target.is_local:
         return getpass.getuser()
     return str(target.client("sts").get_caller_identity()["Arn"])
-
-
-def _build(dags: Path, output: Path) -> Release:
-    if not dags.is_dir():
-        raise OperatorError(f"--dags {dags}: no such folder")
-    try:
-        return build_release(dags, [ROOT / "ml"], output)
-    except ReleaseError as error:
-        raise OperatorError(f"{dags} can't be pushed: {error}") from error
 
 
 def _upload(target: Target, release: Release) -> None:
