@@ -42,6 +42,8 @@ METRICS = (
 MAX_FAILED_HEARTBEATS = 36
 # The files of a release never change; what they read elsewhere may, so they are parsed again now and then.
 PARSE_INTERVAL_SECONDS = 300
+# Where docker/airflow/Dockerfile copies `runtime/plugins` to.
+PLUGINS_DIRECTORY = "/opt/updraft/runtime/plugins"
 # A switch is live when every file has been parsed.
 PARSING_PROCESSES = 4
 
@@ -84,7 +86,10 @@ def _tracking(config: EnvironmentConfig, namespace: str) -> dict[str, str]:
     """Where MLflow's own client finds its server; the log-in is among the secrets."""
     if not config.tracking.enabled:
         return {}
-    return {"MLFLOW_TRACKING_URI": f"http://mlflow.{namespace}:{MLFLOW}"}
+    return {
+        "MLFLOW_TRACKING_URI": f"http://mlflow.{namespace}:{MLFLOW}",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": PLUGINS_DIRECTORY,
+    }
 
 
 def _airflow_options(config: EnvironmentConfig, storage: StorageStack, namespace: str) -> dict[str, str]:
