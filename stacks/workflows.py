@@ -15,6 +15,7 @@ from constructs import Construct
 from stacks.airflow import AirflowStack
 from stacks.config import ROOT, EnvironmentConfig
 from stacks.constructs.image_context import Image
+from stacks.constructs.notebook import Notebook
 from stacks.constructs.private_bucket import allow_objects
 from stacks.constructs.reaper import Reaper
 from stacks.network import NetworkStack
@@ -63,6 +64,18 @@ class WorkflowsStack(cdk.Stack):
         )
         self._build_budget()
         self.reaper = Reaper(self, "Reaper", config=config, network=network, storage=storage)
+        if config.workflows.notebook is not None:
+            notebook = Notebook(
+                self,
+                "Notebook",
+                config=config,
+                settings=config.workflows.notebook,
+                network=network,
+                storage=storage,
+                job_role=self.role,
+                settings_parameter=f"{config.ssm_prefix}/workflows",
+            )
+            cdk.CfnOutput(self, "NotebookName", value=notebook.instance.attr_notebook_instance_name)
         cdk.CfnOutput(self, "ReaperFunctionName", value=self.reaper.function.function_name)
         cdk.CfnOutput(self, "JobsTopicArn", value=self.reaper.topic.topic_arn)
         cdk.CfnOutput(self, "SettingsParameter", value=self.settings.parameter_name)
