@@ -31,6 +31,8 @@ CLOCK_TIME = r"^([01]\d|2[0-3]):[0-5]\d$"
 SubnetId = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]{8,17}$")]
 Ami = Annotated[str, StringConstraints(pattern=r"^ami-[0-9a-f]{8,17}$")]
 GITHUB_REPOSITORY = r"^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$"
+# No log-in, no query: what stands here is read by whoever may describe a task definition.
+OPENLINEAGE_URL = r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?$"
 SageMakerInstance = Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
 
 
@@ -196,6 +198,10 @@ class Workflows(Section):
 class Tracking(Section):
     enabled: bool = False
     size: FargateSize = FargateSize(cpu=512, memory_mib=1024)
+    openlineage_url: Annotated[str, StringConstraints(pattern=OPENLINEAGE_URL)] | None = Field(
+        default=None,
+        description="Where Airflow also sends OpenLineage events: https://host/path, without a log-in",
+    )
 
 
 class Services(Section):
@@ -276,6 +282,7 @@ class EnvironmentConfig(Section):
         mistakes = [
             *self._top_level_mistakes(),
             *self._network_mistakes(),
+            *self._tracking_mistakes(),
             *self._service_mistakes(),
             *self._broker_mistakes(),
         ]
@@ -305,6 +312,12 @@ class EnvironmentConfig(Section):
         for zone in self.network.existing.availability_zones if self.network.existing else ():
             if zone[:-1] != self.region:
                 yield f"network.existing.availability_zones: {zone} is not in {self.region}"
+
+    def _tracking_mistakes(self) -> Iterator[str]:
+        url = self.tracking.openlineage_url
+        # The security groups let HTTPS out and nothing else.
+        if url is not None and not self.is_emulated and not re.match(r"^https://[^:/]+(:443)?(/|$)", url):
+            yield f"tracking.openlineage_url: {url} can't be reached; it has to be https:// on port 443"
 
     def _service_mistakes(self) -> Iterator[str]:
         if "default" not in self.workers:

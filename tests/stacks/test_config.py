@@ -47,6 +47,9 @@ def test_local_environment_is_accepted_once_its_authority_exists(monkeypatch: py
         ('region = "us-east-1"', 'region = "mars"', "region: string should match pattern"),
         ("rds-global-bundle.pem", "gone.pem", "database.ca_bundle: docker/certificates/gone.pem does not exist"),
         ("[tracking]\nenabled = true", "[tracking]\nenabled = 1", "tracking.enabled: input should be a valid boolean, came 1"),
+        ("[tracking]\n", '[tracking]\nopenlineage_url = "http://marquez.example/api/v1/lineage"\n', "tracking.openlineage_url: http://marquez.example/api/v1/lineage can't be reached; it has to be https://"),
+        ("[tracking]\n", '[tracking]\nopenlineage_url = "https://marquez.example:5000"\n', "tracking.openlineage_url: https://marquez.example:5000 can't be reached"),
+        ("[tracking]\n", '[tracking]\nopenlineage_url = "https://me:secret@marquez.example"\n', "tracking.openlineage_url: string should match pattern"),
         ('nat = "instance"', 'nat = "instance"\ncidr = "10.0.0.0/8"', "network.cidr: 10.0.0.0/8 has /8"),
     ],
 )  # fmt: skip

@@ -54,6 +54,7 @@ FEATURES: dict[str, Callable[[Values], Values]] = {
     ),
     "instances": lambda v: changed(v, workers={"big": ON_EC2}),
     "tracking": lambda v: changed(v, tracking={"enabled": True}),
+    "openlineage": lambda v: changed(v, tracking={"openlineage_url": "https://lineage.example/api/v2"}),
     "boundary": lambda v: changed(v, permissions_boundary="Edge", bootstrap_qualifier="mine"),
     "budget": lambda v: changed(v, workflows={"alarm_email": "owner@example.com"}),
     "kept": lambda v: changed(v, keep_data_on_destroy=True, hardened=True),
@@ -192,6 +193,7 @@ def test_every_pair_of_features_synthesizes_and_what_is_off_leaves_nothing(featu
     assert ("tracking" in found) == ("tracking" in features)
     assert ("AWS::SQS::Queue" in counts) == ("redis" not in features)
     assert ("MLFLOW_TRACKING_" in json.dumps(found)) == ("tracking" in features)
+    assert ("AIRFLOW__OPENLINEAGE__" in json.dumps(found)) == ("openlineage" in features)
     services = {item["Properties"]["ServiceName"] for _, item in resources(found, "AWS::ECS::Service")}
     control_plane = {"webserver", "scheduler", "dag-processor", "triggerer"}
     merged = "merged" in features
