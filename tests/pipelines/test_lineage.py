@@ -156,7 +156,8 @@ def test_chain_is_walked_from_each_of_its_ends(run: dict[str, Any], recorded: di
         assert len(found["tasks"]) == 10
 
 
-def test_unknown_id_says_what_is_allowed(platform: dict[str, Any]) -> None:
+@pytest.mark.usefixtures("platform")
+def test_unknown_id_says_what_is_allowed() -> None:
     refused = updraft("lineage", "nobody-knows-it", "--json")
     assert refused.returncode == 1
     assert "SageMaker job's name" in json.loads(refused.stdout)["error"]
