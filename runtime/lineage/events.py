@@ -24,7 +24,8 @@ def dag_run_event(dag_run: Any, state: str) -> Event:
     }
     dag = getattr(dag_run, "dag", None)
     if state == "running" and dag is not None:
-        event["conf"] = {str(name): _text(value) for name, value in (dag_run.conf or {}).items()}
+        given = {name: dag.params[name] for name in dag.params} | (dag_run.conf or {})
+        event["params"] = {str(name): _text(value) for name, value in given.items()}
         event["graph"] = mermaid({task.task_id: task.downstream_task_ids for task in dag.tasks})
         event["file"] = dag.relative_fileloc
         event["tags"] |= {"owner": dag.owner, "airflow_tags": ", ".join(sorted(dag.tags))}

@@ -95,7 +95,7 @@ class Recorder:
             self._tracking.log(run_id, timestamp_ms=event["start_ms"], tags=tags)
             # A cleared run goes on.
             self._tracking.update_run(run_id, status="RUNNING")
-            self._log_params(run_id, {f"conf/{name}": value for name, value in event.get("conf", {}).items()})
+            self._log_params(run_id, event.get("params", {}))
             self._put_artifacts(run_id, event)
             return
         states = self._states(event["dag_id"], event["run_id"])

@@ -83,7 +83,7 @@ def test_dag_run_is_a_run_with_its_tasks_nested(run: dict[str, Any], recorded: d
     assert set(recorded) == {run["run_id"], *tasks}
     parent = recorded[run["run_id"]]
     assert parent["status"] == "FINISHED"
-    assert parent["params"]["conf/rounds"] == "10"
+    assert (parent["params"]["rounds"], parent["params"]["max_depth"]) == ("10", "6")
     assert parent["metrics"]["tasks/success"] == len(tasks)
     assert parent["metrics"]["duration_seconds"] > 0
     for name in tasks:

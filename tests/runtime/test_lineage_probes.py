@@ -8,19 +8,16 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
 
-from local import tls_front
-from local.database import roles
-from local.database.server import Master, PostgresServer, memory_bytes
 from local.paths import LocalPaths
 from local.sagemaker.storage import client
 from tests.local.sagemaker.hosting import Emulator
+from tests.runtime.embedded_postgres import postgres
 
 pytestmark = pytest.mark.account
 
@@ -44,27 +41,6 @@ columns = ", ".join(f"i AS column_{number}_{'x' * 40}" for number in range(int(s
 duckdb.execute(f"COPY (SELECT {columns} FROM range({sys.argv[2]}) t(i)) TO '{sys.argv[1]}' (FORMAT parquet)")
 """
 Measure = Callable[..., list[Any]]
-
-
-@contextmanager
-def postgres(folder: Path) -> Iterator[PostgresServer]:
-    sockets = tls_front.socket_folder(folder)
-    server = PostgresServer(folder=folder / "one", sockets=sockets)
-    server.initialize(master_user="owner")
-    server.prepare_start()
-    process = subprocess.Popen(
-        server.command(memory_bytes=memory_bytes("db.t4g.micro")),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        roles.wait_until_ready(server, timeout_seconds=20)
-        roles.ensure_master(server, Master(user="owner", password="secret", database="warehouse"))
-        yield server
-    finally:
-        process.terminate()
-        process.wait(timeout=15)
 
 
 @pytest.fixture(scope="module")

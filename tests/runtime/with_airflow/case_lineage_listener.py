@@ -62,7 +62,9 @@ def dag_run(**changes: Any) -> Any:
         SimpleNamespace(task_id="extract", downstream_task_ids={"group.load"}),
         SimpleNamespace(task_id="group.load", downstream_task_ids=set()),
     ]
-    dag = SimpleNamespace(tasks=tasks, relative_fileloc="sales/etl.py", owner="me", tags={"b", "a"})
+    dag = SimpleNamespace(
+        tasks=tasks, relative_fileloc="sales/etl.py", owner="me", tags={"b", "a"}, params={"rounds": 1, "eta": 0.5},
+    )  # fmt: skip
     return SimpleNamespace(
         **{
             "dag_id": "sales", "run_id": "manual", "start_date": NOW, "end_date": NOW, "bundle_version": "v1",
@@ -135,7 +137,7 @@ class Hooks(SpoolCase):
             event["graph"],
             'flowchart LR\n  t0["extract"]\n  t1["group.load"]\n  t0 --> t1\n',
         )
-        self.assertEqual((event["file"], event["conf"]), ("sales/etl.py", {"rounds": "3"}))
+        self.assertEqual((event["file"], event["params"]), ("sales/etl.py", {"rounds": "3", "eta": "0.5"}))
         self.assertEqual(event["tags"]["airflow_tags"], "a, b")
 
     def test_task_that_the_scheduler_ended_is_kept_too(self) -> None:

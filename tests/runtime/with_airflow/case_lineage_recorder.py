@@ -104,7 +104,7 @@ class Recording(Server):
     def test_dag_run_and_its_tasks_are_nested_runs_with_what_they_read_and_wrote(self) -> None:
         recorder = self.new_recorder()
         for event in (
-            self.dag_run("running", conf={"rounds": "3"}, graph="flowchart LR\n", file="sales/etl.py"),
+            self.dag_run("running", params={"rounds": "3"}, graph="flowchart LR\n", file="sales/etl.py"),
             self.task("running"),
             self.task("success", sources=[OBJECT], destinations=[TABLE]),
         ):
@@ -114,7 +114,7 @@ class Recording(Server):
         found = self.runs()
         run, task = found["manual__1+00:00'"], found["load"]
         self.assertEqual((run["status"], run["start_time"], run["end_time"]), ("FINISHED", START, END))
-        self.assertEqual(run["params"], {"conf/rounds": "3"})
+        self.assertEqual(run["params"], {"rounds": "3"})
         self.assertEqual(
             run["metrics"], {"duration_seconds": 12.5, "tasks/success": 2, "tasks/upstream_failed": 1}
         )
@@ -217,11 +217,11 @@ class Recording(Server):
 
     def test_cleared_dag_run_goes_on_in_its_own_run(self) -> None:
         recorder = self.new_recorder()
-        recorder.record(self.dag_run("running", conf={"rounds": "3"}))
+        recorder.record(self.dag_run("running", params={"rounds": "3"}))
         recorder.record(self.dag_run("failed"))
-        recorder.record(self.dag_run("running", conf={"rounds": "4"}))
+        recorder.record(self.dag_run("running", params={"rounds": "4"}))
         [run] = self.runs().values()
-        self.assertEqual((run["status"], run["params"]), ("RUNNING", {"conf/rounds": "3"}))
+        self.assertEqual((run["status"], run["params"]), ("RUNNING", {"rounds": "3"}))
 
     def test_model_that_a_task_noted_is_found_by_task_and_dag_run(self) -> None:
         note = self.task("running") | {
