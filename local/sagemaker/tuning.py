@@ -54,7 +54,7 @@ def summary(trial: Record, wanted: Record) -> Record:
     """What a tuning job tells of one of its trainings."""
     value = objective(trial, wanted["MetricName"])
     ended = trial["TrainingJobStatus"] in ("Completed", "Failed", "Stopped")
-    told = {
+    told: Record = {
         key: trial[key]
         for key in (
             "TrainingJobName",
