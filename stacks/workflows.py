@@ -46,6 +46,7 @@ class WorkflowsStack(cdk.Stack):
         # SageMaker's CPU and GPU instances are x86, whatever the services run on.
         self.image = Image(self, "TrainingImage", name="training", config=config, architecture="x86_64").asset
         self.role = self._build_job_role(storage)
+        self._let_jobs_into(network)
         self.model_packages = sagemaker.CfnModelPackageGroup(
             self,
             "ModelPackages",
@@ -141,6 +142,51 @@ class WorkflowsStack(cdk.Stack):
             "AwsSolutions-IAM5",
         )
         return role
+
+    def _let_jobs_into(self, network: NetworkStack) -> None:
+        """What SageMaker does with a job's role to put the job into the VPC.
+
+        Source: https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html
+        """
+        policy = iam.ManagedPolicy(
+            self,
+            "JobNetworkPolicy",
+            description="Lets jobs have network interfaces in the VPC",
+            roles=[self.role],
+            statements=[
+                iam.PolicyStatement(
+                    actions=[
+                        "ec2:CreateNetworkInterface",
+                        "ec2:CreateNetworkInterfacePermission",
+                        "ec2:DeleteNetworkInterface",
+                    ],
+                    resources=[
+                        self.format_arn(service="ec2", resource=resource, resource_name=name)
+                        for resource, name in (
+                            ("network-interface", "*"),
+                            *(("subnet", subnet) for subnet in network.service_subnet_ids),
+                            ("security-group", network.groups.jobs.security_group_id),
+                        )
+                    ],
+                ),
+                iam.PolicyStatement(
+                    actions=[
+                        "ec2:DeleteNetworkInterfacePermission",
+                        "ec2:DescribeDhcpOptions",
+                        "ec2:DescribeNetworkInterfaces",
+                        "ec2:DescribeSecurityGroups",
+                        "ec2:DescribeSubnets",
+                        "ec2:DescribeVpcs",
+                    ],
+                    resources=["*"],
+                ),
+            ],
+        )
+        waive(
+            policy,
+            "Interfaces get their ids when a job starts, and the other actions of EC2 take no resource",
+            "AwsSolutions-IAM5",
+        )
 
     def _allow_tasks(self, airflow: AirflowStack) -> None:
         """A policy of this stack on the tasks' role: granting from there would make a cycle of stacks."""

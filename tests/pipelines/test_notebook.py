@@ -37,7 +37,6 @@ def executed(platform: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[st
             "PATH": f"{python.parent}:{os.environ['PATH']}",
             "HOME": str(copy.parent),
             "JUPYTER_PLATFORM_DIRS": "1",
-            "MPLBACKEND": "agg",
             "AWS_ENDPOINT_URL": PATHS.endpoint_url,
             "AWS_ACCESS_KEY_ID": PATHS.access_key_id,
             "AWS_SECRET_ACCESS_KEY": PATHS.secret_access_key,
