@@ -11,7 +11,7 @@ from constructs import Construct
 
 from stacks.config import ROOT, EnvironmentConfig
 
-FILES = {"mlflow": ("server.py",)}
+FILES = {"airflow": ("airflow_local_settings.py",), "mlflow": ("server.py",)}
 SOURCES: dict[str, tuple[str, ...]] = {"airflow": ("runtime",), "training": ("ml",), "mlflow": ()}
 PLATFORMS = {"arm64": ecr_assets.Platform.LINUX_ARM64, "x86_64": ecr_assets.Platform.LINUX_AMD64}
 
