@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 import boto3
@@ -34,17 +34,19 @@ class WorkflowSettings:
     poll_seconds: int
     monthly_budget_usd: int
     usd_per_hour: dict[str, float]
+    # Of parts that an environment may be without.
+    spark: dict[str, Any] = field(default_factory=dict)
 
 
 def workflow_settings() -> WorkflowSettings:
     """Read the settings; raises ValueError naming the keys that are missing."""
     name = f"{os.environ['UPDRAFT_SSM_PREFIX']}/workflows"
     values = json.loads(boto3.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
-    known = [field.name for field in fields(WorkflowSettings)]
-    missing = [key for key in known if key not in values]
+    known = fields(WorkflowSettings)
+    missing = [item.name for item in known if item.default_factory is MISSING and item.name not in values]
     if missing:
         raise ValueError(f"{name}: not there: {', '.join(missing)}; deploy the workflows stack again")
-    return WorkflowSettings(**{key: values[key] for key in known})
+    return WorkflowSettings(**{item.name: values[item.name] for item in known if item.name in values})
 
 
 def job_name(context: Mapping[str, Any], *, kind: str, number: int | None = None) -> str:
