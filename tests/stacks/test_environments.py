@@ -58,6 +58,7 @@ FEATURES: dict[str, Callable[[Values], Values]] = {
     "budget": lambda v: changed(v, workflows={"alarm_email": "owner@example.com"}),
     "kept": lambda v: changed(v, keep_data_on_destroy=True, hardened=True),
     "tags": lambda v: changed(v, tags={"cost-centre": "4711"}),
+    "spark": lambda v: changed(v, spark={"engine": "emr-serverless"}),
 }
 # The types that only a feature brings.
 BROUGHT = {
@@ -68,6 +69,7 @@ BROUGHT = {
         "AWS::ECS::CapacityProvider",
     },
     "budget": {"AWS::Budgets::Budget"},
+    "spark": {"AWS::EMRServerless::Application"},
 }
 
 # The types whose name only counts within a cluster, namespace or role, and one whose "family" is no name.
