@@ -16,6 +16,7 @@ from ops import (
     commands_delivery,
     commands_jobs,
     commands_life,
+    commands_new,
     commands_operation,
     commands_scale,
     commands_security,
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 for group in (
     commands_life,
+    commands_new,
     commands_aws,
     commands_dags,
     commands_delivery,
