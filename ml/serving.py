@@ -33,9 +33,7 @@ def predict(booster: xgb.Booster, features: Sequence[str], body: str) -> str:
     """One probability a line; raises ValueError for rows that are not the model's."""
     rows = pd.read_csv(io.StringIO(body), header=None)
     if rows.shape[1] != len(features):
-        raise ValueError(
-            f"{rows.shape[1]} columns came, a row has {len(features)}: {', '.join(features)}"
-        )
+        raise ValueError(f"{rows.shape[1]} columns came, a row has {len(features)}: {', '.join(features)}")
     return "".join(f"{score:.6f}\n" for score in booster.predict(xgb.DMatrix(rows.to_numpy())))
 
 

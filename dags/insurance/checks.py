@@ -47,7 +47,9 @@ class Violation:
         return f"{self.place}: {self.problem}{shown}"
 
 
-def check_delivery(connection: Connection, files: Mapping[str, Path], manifest: Path, *, today: date) -> dict[str, int]:
+def check_delivery(
+    connection: Connection, files: Mapping[str, Path], manifest: Path, *, today: date
+) -> dict[str, int]:
     """Hold the CSV files (by table) and the manifest against the agreement; returns the rows of each table.
 
     Raises DataQualityError. Leaves each table in the connection under its name, with text columns.
@@ -87,9 +89,13 @@ def check_curated(connection: Connection) -> dict[str, float]:
         "FROM (SELECT policy_id, count(*) AS times FROM policies GROUP BY policy_id) "
         "FULL JOIN staged_policies USING (policy_id) WHERE times IS DISTINCT FROM 1 OR inception_on IS NULL"
     )
-    violations += _rows(connection, "policies", "policies not there exactly once after the join", lost, "policy_id")
+    violations += _rows(
+        connection, "policies", "policies not there exactly once after the join", lost, "policy_id"
+    )
     unknown = "FROM policies WHERE traffic_index IS NULL"
-    violations += _rows(connection, "policies.region", "regions that region_risk.csv does not have", unknown, "region")
+    violations += _rows(
+        connection, "policies.region", "regions that region_risk.csv does not have", unknown, "region"
+    )
     staged, curated = (
         _number(connection, query)
         for query in (
@@ -102,7 +108,9 @@ def check_curated(connection: Connection) -> dict[str, float]:
             Violation("policies.claims_usd", f"sums up to {curated:.2f}, the claims to {staged:.2f}")
         )
     violations += _incomplete_features(connection)
-    share = _number(connection, "SELECT coalesce(avg(label), 0) FROM policy_features WHERE split <> 'current'")
+    share = _number(
+        connection, "SELECT coalesce(avg(label), 0) FROM policy_features WHERE split <> 'current'"
+    )
     if not violations and not CLAIM_SHARES[0] <= share <= CLAIM_SHARES[1]:
         violations.append(
             Violation(
@@ -135,27 +143,41 @@ def _load(connection: Connection, table: Table, file: Path) -> list[Violation]:
     agreed = [column.name for column in table.columns]
     return [
         *(Violation(table.name, f"lacks the column {name}") for name in agreed if name not in came),
-        *(Violation(table.name, f"has a column that nobody agreed to: {name}") for name in came if name not in agreed),
+        *(
+            Violation(table.name, f"has a column that nobody agreed to: {name}")
+            for name in came
+            if name not in agreed
+        ),
     ]
 
 
 def _table_violations(
     connection: Connection, table: Table, as_of: date, readable: set[str]
 ) -> Iterator[Violation]:
-    typed = ", ".join(f"TRY_CAST({column.name} AS {column.type}) AS {column.name}" for column in table.columns)
+    typed = ", ".join(
+        f"TRY_CAST({column.name} AS {column.type}) AS {column.name}" for column in table.columns
+    )
     connection.execute(f"CREATE OR REPLACE VIEW typed_{table.name} AS SELECT {typed} FROM {table.name}")
     for column in table.columns:
         yield from _column_violations(connection, table, column)
     repeated = f"FROM {table.name} GROUP BY {table.key} HAVING count(*) > 1"
-    yield from _rows(connection, f"{table.name}.{table.key}", "keys that appear more than once", repeated, table.key)
+    yield from _rows(
+        connection, f"{table.name}.{table.key}", "keys that appear more than once", repeated, table.key
+    )
     for name, other in table.references.items():
         if other in readable:
             key = next(each.key for each in DELIVERED if each.name == other)
-            orphans = f"FROM {table.name} WHERE {name} NOT IN (SELECT {key} FROM {other} WHERE {key} IS NOT NULL)"
-            yield from _rows(connection, f"{table.name}.{name}", f"rows that no row of {other} has", orphans, table.key)
+            orphans = (
+                f"FROM {table.name} WHERE {name} NOT IN (SELECT {key} FROM {other} WHERE {key} IS NOT NULL)"
+            )
+            yield from _rows(
+                connection, f"{table.name}.{name}", f"rows that no row of {other} has", orphans, table.key
+            )
     for sentence, condition in table.rules.items():
         where = condition.replace(":as_of", f"DATE '{as_of}'")
-        yield from _rows(connection, table.name, sentence, f"FROM typed_{table.name} WHERE {where}", table.key)
+        yield from _rows(
+            connection, table.name, sentence, f"FROM typed_{table.name} WHERE {where}", table.key
+        )
 
 
 def _column_violations(connection: Connection, table: Table, column: Column) -> Iterator[Violation]:

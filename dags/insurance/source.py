@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from insurance.catalog import DEFECT_NAMES
+
 CHUNK_POLICIES = 50_000
 POLICIES_PER_CUSTOMER = 1.3
 HISTORY_YEARS = 4.0
@@ -23,7 +25,7 @@ YEAR_DAYS = 365.25
 CLAIMS_PER_YEAR = 0.082
 STALE = timedelta(days=30)
 REGION_RISK = Path(__file__).with_name("region_risk.csv")
-MANIFEST = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 
 OCCUPATIONS = {"office": 1.0, "trade": 1.15, "sales": 1.5, "care": 1.1, "education": 0.9, "farming": 1.2,
                "student": 0.7, "retired": 0.6}  # fmt: skip
@@ -37,7 +39,9 @@ Frames = dict[str, pd.DataFrame]
 Random = np.random.Generator
 
 
-def deliver(folder: Path, *, policies: int, seed: int, as_of: date, defect: str | None = None) -> dict[str, int]:
+def deliver(
+    folder: Path, *, policies: int, seed: int, as_of: date, defect: str | None = None
+) -> dict[str, int]:
     """Write `customers.csv`, `policies.csv`, `claims.csv` and the manifest; returns the rows of each table.
 
     `defect` names one of DEFECTS: the delivery is spoilt in that one way.
@@ -55,7 +59,7 @@ def deliver(folder: Path, *, policies: int, seed: int, as_of: date, defect: str 
             frame.to_csv(
                 folder / f"{table}.csv", index=False, header=number == 0, mode="w" if number == 0 else "a"
             )
-    (folder / MANIFEST).write_text(json.dumps({"as_of": as_of.isoformat(), "rows": rows}))
+    (folder / MANIFEST_FILE).write_text(json.dumps({"as_of": as_of.isoformat(), "rows": rows}))
     return rows
 
 
@@ -95,14 +99,18 @@ def _customers(
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The customers, and how each one's claims differ from what is recorded of them (1 on average)."""
     age = 18 + 72 * random.beta(1.6, 2.2, count)
-    occupation = np.where(age > 66, "retired", _pick(random, {**OCCUPATIONS, "retired": 0.0, "student": 0.0}, count))
+    occupation = np.where(
+        age > 66, "retired", _pick(random, {**OCCUPATIONS, "retired": 0.0, "student": 0.0}, count)
+    )
     occupation = np.where((age < 25) & (random.random(count) < 0.6), "student", occupation)
     tenure = np.minimum(age - 17.5, 25) * random.beta(1.1, 1.6, count) + 0.15
     credit = np.clip(random.normal(655 + 0.9 * (age - 40), 70, count), 300, 850)
     frame = pd.DataFrame(
         {
             "born_on": _before(today, age * YEAR_DAYS),
-            "region": _pick(random, dict(zip(regions["region"], regions["population_share"], strict=True)), count),
+            "region": _pick(
+                random, dict(zip(regions["region"], regions["population_share"], strict=True)), count
+            ),
             "occupation": occupation,
             "credit_score": credit.round().astype(int),
             "customer_since": _before(today, tenure * YEAR_DAYS),
@@ -140,7 +148,9 @@ def _policies(
             "annual_mileage_km": mileage.round().astype(int),
             "parking": parking,
             "coverage": coverage,
-            "deductible_usd": random.choice(np.array(list(DEDUCTIBLES_USD)), size=count, p=[0.2, 0.45, 0.25, 0.1]),
+            "deductible_usd": random.choice(
+                np.array(list(DEDUCTIBLES_USD)), size=count, p=[0.2, 0.45, 0.25, 0.1]
+            ),
         }
     )
     frame["premium_usd"] = _premium(random, frame, customer, regions, today).round(2)
@@ -148,7 +158,11 @@ def _policies(
 
 
 def _premium(
-    random: Random, policies: pd.DataFrame, customer: pd.DataFrame, regions: pd.DataFrame, today: np.datetime64
+    random: Random,
+    policies: pd.DataFrame,
+    customer: pd.DataFrame,
+    regions: pd.DataFrame,
+    today: np.datetime64,
 ) -> np.ndarray:
     """The tariff in USD a year: what an actuary rated years ago, which is part of today's risk."""
     traffic = customer["region"].map(regions.set_index("region")["traffic_index"]).to_numpy()
@@ -164,7 +178,11 @@ def _premium(
 
 
 def _claims_per_year(
-    policies: pd.DataFrame, customer: pd.DataFrame, regions: pd.DataFrame, caution: np.ndarray, today: np.datetime64
+    policies: pd.DataFrame,
+    customer: pd.DataFrame,
+    regions: pd.DataFrame,
+    caution: np.ndarray,
+    today: np.datetime64,
 ) -> np.ndarray:
     """How many claims a year each policy will have on average."""
     place = regions.set_index("region").loc[customer["region"]]
@@ -188,9 +206,13 @@ def _claims_per_year(
     return np.asarray(CLAIMS_PER_YEAR * caution * np.exp(score))
 
 
-def _claims(random: Random, policies: pd.DataFrame, per_year: np.ndarray, today: np.datetime64) -> pd.DataFrame:
+def _claims(
+    random: Random, policies: pd.DataFrame, per_year: np.ndarray, today: np.datetime64
+) -> pd.DataFrame:
     """Every claim of the last HISTORY_YEARS, by the row of its policy."""
-    exposed_days = np.minimum((today - policies["inception_on"].to_numpy()).astype(int), HISTORY_YEARS * YEAR_DAYS)
+    exposed_days = np.minimum(
+        (today - policies["inception_on"].to_numpy()).astype(int), HISTORY_YEARS * YEAR_DAYS
+    )
     row = np.repeat(np.arange(len(policies)), random.poisson(per_year * exposed_days / YEAR_DAYS))
     count = len(row)
     days_ago = np.floor(random.random(count) * exposed_days[row])
@@ -228,7 +250,9 @@ def _years(today: np.datetime64, dates: pd.Series) -> np.ndarray:
 # The ways in which a delivery can be spoilt, each as a real one was.
 
 
-def _changed(table: str, column: str, change: Callable[[pd.Series], object], rows: int) -> Callable[[Frames], Frames]:
+def _changed(
+    table: str, column: str, change: Callable[[pd.Series], object], rows: int
+) -> Callable[[Frames], Frames]:
     def spoil(frames: Frames) -> Frames:
         frame = frames[table].copy()
         frame[column] = frame[column].astype(object)
@@ -255,16 +279,17 @@ def _as_it_is(frames: Frames) -> Frames:
     return frames
 
 
-DEFECTS: dict[str, Callable[[Frames], Frames]] = {
-    "missing column": _lost_column,
-    "wrong type": _changed("policies", "annual_mileage_km", lambda _: "12,000 km", 4),
-    "empty value": _changed("customers", "born_on", lambda _: None, 6),
-    "duplicates": _repeated_rows,
-    "orphans": _changed("claims", "policy_id", lambda _: "P999999999", 3),
-    "out of range": _changed("claims", "amount_usd", lambda amounts: -amounts, 7),
-    "unknown value": _changed("policies", "parking", lambda _: "helipad", 2),
-    "future dates": _changed("claims", "occurred_on", lambda _: "2190-01-01", 1),
-    "truncated": _lost_rows,
-    "stale": _as_it_is,
-    "unknown region": _changed("customers", "region", lambda _: "Atlantis", 8),
-}
+_SPOILT: tuple[Callable[[Frames], Frames], ...] = (
+    _lost_column,
+    _changed("policies", "annual_mileage_km", lambda _: "12,000 km", 4),
+    _changed("customers", "born_on", lambda _: None, 6),
+    _repeated_rows,
+    _changed("claims", "policy_id", lambda _: "P999999999", 3),
+    _changed("claims", "amount_usd", lambda amounts: -amounts, 7),
+    _changed("policies", "parking", lambda _: "helipad", 2),
+    _changed("claims", "occurred_on", lambda _: "2190-01-01", 1),
+    _lost_rows,
+    _as_it_is,
+    _changed("customers", "region", lambda _: "Atlantis", 8),
+)
+DEFECTS = dict(zip(DEFECT_NAMES, _SPOILT, strict=True))

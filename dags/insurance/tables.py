@@ -85,10 +85,3 @@ CLAIMS = Table(
     },
 )
 DELIVERED = (CUSTOMERS, POLICIES, CLAIMS)
-# What the warehouse and the lake get, with the columns that make a row.
-CURATED = {
-    "customers": ("customer_id",),
-    "policies": ("policy_id",),
-    "claims": ("claim_id",),
-    "policy_features": ("policy_id", "as_of"),
-}

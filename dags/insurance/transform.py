@@ -14,8 +14,9 @@ from insurance.tables import DELIVERED
 from ml.insurance.features import COVERAGES, FEATURES, LABEL, OCCUPATIONS, PARKING, VEHICLE_CLASSES
 
 SPLITS = ("train", "validation", "test")
-# Policies without a label: what is to be foreseen.
+# Policies without a label: what is to be foreseen; and their keys, line by line.
 CURRENT = "current"
+KEYS_FILE = "current.keys.csv"
 PAST = "INTERVAL 3 YEAR"
 Connection = Any
 
@@ -90,7 +91,9 @@ def stage(connection: Connection, files: Mapping[str, Path], folder: Path) -> di
     """Checked CSV files (by table) as typed Parquet files."""
     staged = {}
     for table in DELIVERED:
-        columns = ", ".join(f"CAST({column.name} AS {column.type}) AS {column.name}" for column in table.columns)
+        columns = ", ".join(
+            f"CAST({column.name} AS {column.type}) AS {column.name}" for column in table.columns
+        )
         source = f"read_csv('{files[table.name]}', header = true, delim = ',', all_varchar = true)"
         staged[table.name] = folder / f"{table.name}.parquet"
         write_parquet(connection, f"SELECT {columns} FROM {source} ORDER BY {table.key}", staged[table.name])
@@ -121,8 +124,7 @@ def build_features(connection: Connection, file: Path, *, as_of: date) -> int:
 def write_matrices(connection: Connection, folder: Path) -> dict[str, int]:
     """The CSV files of the training job, by split: label first, no header; those to score have neither label nor key.
 
-    `current.keys.csv` has the keys of `current.csv`, line by line. The connection has the view `policy_features`.
-    Returns the rows of each file.
+    The connection has the view `policy_features`. Returns the rows of each file.
     """
     rows = {}
     columns = ", ".join(FEATURES)
@@ -131,8 +133,26 @@ def write_matrices(connection: Connection, folder: Path) -> dict[str, int]:
         wanted = columns if split == CURRENT else f"{LABEL}, {columns}"
         rows[split] = _write_csv(connection, f"SELECT {wanted} {source}", folder / f"{split}.csv")
         if split == CURRENT:
-            _write_csv(connection, f"SELECT policy_id {source}", folder / f"{split}.keys.csv")
+            _write_csv(connection, f"SELECT policy_id {source}", folder / KEYS_FILE)
     return rows
+
+
+def join_scores(
+    connection: Connection, keys: Path, scores: Path, file: Path, *, as_of: date, model_package_arn: str
+) -> int:
+    """A probability for each policy, as Parquet; raises ValueError unless there is exactly one for each."""
+    counts = [
+        connection.execute(f"SELECT count(*) FROM read_csv('{text}', header = false)").fetchone()[0]
+        for text in (keys, scores)
+    ]
+    if counts[0] != counts[1]:
+        raise ValueError(f"{counts[1]} scores came for {counts[0]} policies; the job's log may tell why")
+    query = (
+        f"SELECT k.column0 AS policy_id, s.column0::FLOAT8 AS claim_probability, DATE '{as_of}' AS as_of, "
+        f"'{model_package_arn}' AS model_package_arn "
+        f"FROM read_csv('{keys}', header = false) k POSITIONAL JOIN read_csv('{scores}', header = false) s"
+    )
+    return write_parquet(connection, query, file)
 
 
 def view(connection: Connection, name: str, file: Path) -> None:
