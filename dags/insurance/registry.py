@@ -12,6 +12,7 @@ import boto3
 from airflow.sdk.exceptions import AirflowFailException
 
 from insurance import jobs
+from runtime.sagemaker.requests import vpc_config
 from runtime.settings import WorkflowSettings, tags
 
 METRIC = "auc"
@@ -61,7 +62,11 @@ def register(
     }
     try:
         client.create_model(
-            ModelName=name, PrimaryContainer=container, ExecutionRoleArn=settings.role_arn, Tags=tags(context)
+            ModelName=name,
+            PrimaryContainer=container,
+            ExecutionRoleArn=settings.role_arn,
+            VpcConfig=vpc_config(settings),
+            Tags=tags(context),
         )
     except client.exceptions.ClientError as error:
         if "already existing" not in str(error):
