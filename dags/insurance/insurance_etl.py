@@ -147,15 +147,14 @@ def register(judged: dict[str, Any], trained: dict[str, Any]) -> dict[str, str]:
 @task
 def record(
     registered: dict[str, str], prefix: str, params: dict[str, Any] | None = None
-) -> dict[str, str] | None:
+) -> dict[str, str | None]:
     from insurance import registry
 
-    instance = get_current_context()["ti"]
     return registry.record(
         registered=registered,
         report=registry.read_evaluation(workflow_settings(), prefix),
         parameters=params or {},
-        run={"dag_id": instance.dag_id, "run_id": instance.run_id},
+        context=get_current_context(),
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,15 +10,14 @@ import boto3
 from airflow.sdk.exceptions import AirflowFailException
 
 from insurance import jobs
+from runtime import experiments
 from runtime.sagemaker.requests import vpc_config
 from runtime.settings import WorkflowSettings, tags
 
 METRIC = "auc"
 # Of the experiment and the registered model in MLflow.
 EXPERIMENT, MODEL = "insurance", "insurance-claims"
-ALIAS = "newest"
-PACKAGE_TAG = "updraft.model_package_arn"
-log = logging.getLogger(__name__)
+PACKAGE_TAG = "model_package_arn"
 
 
 def read_evaluation(settings: WorkflowSettings, prefix: str) -> dict[str, Any]:
@@ -90,57 +87,26 @@ def register(
 
 
 def record(
-    *,
-    registered: Mapping[str, str],
-    report: Mapping[str, Any],
-    parameters: Mapping[str, Any],
-    run: Mapping[str, str],
-) -> dict[str, str] | None:
-    """A run and a model version in MLflow, where tracking is on; `run` has `dag_id` and `run_id`.
-
-    Returns the ids of both. Repeating it makes nothing twice.
-    """
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        log.info("not recorded: this environment has no tracking server")
-        return None
-    import mlflow
-
-    client = mlflow.MlflowClient()
-    arn = registered["model_package_arn"]
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    experiment_id = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
-    known = client.search_runs([experiment_id], f"tags.`{PACKAGE_TAG}` = '{arn}'", max_results=1)
-    if known:
-        mlflow_run = known[0]
-    else:
-        names = {PACKAGE_TAG: arn, "updraft.dag": run["dag_id"], "updraft.run": run["run_id"]}
-        mlflow_run = client.create_run(experiment_id, run_name=registered["model_name"], tags=names)
-    run_id = mlflow_run.info.run_id
-    for name, value in parameters.items():
-        client.log_param(run_id, name, value)
-    for part in ("model", "baseline"):
-        for name, value in report[part].items():
-            if name != "name":
-                client.log_metric(run_id, f"{part}_{name}", value)
-    client.log_dict(run_id, dict(report), "evaluation.json")
-    client.set_terminated(run_id)
-    return {"run_id": run_id, "model_version": _model_version(client, registered, run_id)}
-
-
-def _model_version(client: Any, registered: Mapping[str, str], run_id: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(MODEL, description="Will a motor policy have a claim within a year?")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    for version in client.search_model_versions(f"name = '{MODEL}'"):
-        if version.run_id == run_id:
-            return str(version.version)
-    arn = registered["model_package_arn"]
-    made = client.create_model_version(
-        MODEL, source=registered["model_uri"], run_id=run_id, tags={PACKAGE_TAG: arn}
+    *, registered: Mapping[str, str], report: Mapping[str, Any], parameters: Mapping[str, Any], context: Any
+) -> dict[str, str | None]:
+    """A run and a model version in MLflow, where tracking is on; returns their ids. Repeating it makes nothing twice."""
+    tags = {PACKAGE_TAG: registered["model_package_arn"], "model_uri": registered["model_uri"]}
+    run_id = experiments.start_run(
+        context, experiment=EXPERIMENT, name=registered["model_name"], parameters=parameters
     )
-    client.set_registered_model_alias(MODEL, ALIAS, made.version)
-    return str(made.version)
+    scores = {
+        f"{part}_{name}": value
+        for part in ("model", "baseline")
+        for name, value in report[part].items()
+        if name != "name"
+    }
+    experiments.record(run_id, metrics={**scores, "policies": report["policies"]}, tags=tags)
+    version = experiments.register_model(
+        run_id,
+        name=MODEL,
+        source=registered["model_uri"],
+        tags=tags,
+        description=f"AUC {report['model'][METRIC]:.4f}, {report['baseline']['name']} {report['baseline'][METRIC]:.4f}",
+    )
+    experiments.end_run(run_id)
+    return {"mlflow_run_id": run_id, "model_version": version}

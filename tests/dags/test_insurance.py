@@ -62,8 +62,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         yield made
 
 
-def test_data_checks_and_features(tmp_path: Path) -> None:
-    run_case(CASES / "case_insurance_data.py", tmp_path, "airflow")
+@pytest.mark.parametrize("case", ["data", "registry"])
+def test_case_passes(case: str, tmp_path: Path) -> None:
+    run_case(CASES / f"case_insurance_{case}.py", tmp_path, "airflow")
 
 
 def test_tables_are_exchanged_whole(endpoint: Endpoint, tmp_path: Path) -> None:
