@@ -20,7 +20,10 @@ DIGEST_CHARACTERS = 10
 
 @dataclass(frozen=True)
 class WorkflowSettings:
-    """The JSON of the SSM parameter `{prefix}/workflows`, written by the workflows stack."""
+    """The JSON of the SSM parameter `{prefix}/workflows`, written by the workflows stack.
+
+    What has a default here may be absent there: a runtime may be newer than the stacks.
+    """
 
     region: str
     role_arn: str
@@ -34,7 +37,8 @@ class WorkflowSettings:
     poll_seconds: int
     monthly_budget_usd: int
     usd_per_hour: dict[str, float]
-    # Of parts that an environment may be without.
+    failures_topic_arn: str | None = None
+    insurance: dict[str, Any] = field(default_factory=dict)
     spark: dict[str, Any] = field(default_factory=dict)
 
 
@@ -43,10 +47,14 @@ def workflow_settings() -> WorkflowSettings:
     name = f"{os.environ['UPDRAFT_SSM_PREFIX']}/workflows"
     values = json.loads(boto3.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
     known = fields(WorkflowSettings)
-    missing = [item.name for item in known if item.default_factory is MISSING and item.name not in values]
+    missing = [
+        key.name
+        for key in known
+        if key.name not in values and key.default is MISSING and key.default_factory is MISSING
+    ]
     if missing:
         raise ValueError(f"{name}: not there: {', '.join(missing)}; deploy the workflows stack again")
-    return WorkflowSettings(**{item.name: values[item.name] for item in known if item.name in values})
+    return WorkflowSettings(**{key.name: values[key.name] for key in known if key.name in values})
 
 
 def job_name(context: Mapping[str, Any], *, kind: str, number: int | None = None) -> str:

@@ -251,6 +251,12 @@ class Spark(Section):
         return self
 
 
+class Warehouse(Section):
+    """A database for what pipelines make, on the same instance; DAGs reach it by the connection `warehouse`."""
+
+    enabled: bool = False
+
+
 class Services(Section):
     """`control_plane` is the one task of the merged topology; the others are services of their own."""
 
@@ -298,6 +304,7 @@ class EnvironmentConfig(Section):
     workflows: Workflows = Workflows()
     tracking: Tracking = Tracking()
     spark: Spark = Spark()
+    warehouse: Warehouse = Warehouse()
 
     @property
     def prefix(self) -> str:

@@ -23,6 +23,7 @@ from airflow.sdk import dag, get_current_context, task
 
 from flights import grid, jobs, stages
 from flights.stages import PREFIX
+from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
 
 
@@ -32,6 +33,7 @@ from runtime.sagemaker.operator import SageMakerJobOperator
     max_active_runs=2,
     tags=["sagemaker", "training", "mlflow"],
     doc_md=__doc__,
+    on_failure_callback=notify_failure,
     dagrun_timeout=timedelta(hours=2),
     default_args=stages.DEFAULT_ARGS,
     params={

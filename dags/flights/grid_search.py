@@ -25,6 +25,7 @@ from airflow.sdk import dag, get_current_context, task, task_group
 
 from flights import grid, jobs, stages
 from flights.stages import PREFIX
+from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
 from runtime.settings import workflow_settings
 
@@ -38,6 +39,7 @@ PARALLEL_TRIALS = 2
     max_active_runs=1,
     tags=["sagemaker", "tuning", "mlflow"],
     doc_md=__doc__,
+    on_failure_callback=notify_failure,
     dagrun_timeout=timedelta(hours=6),
     default_args=stages.DEFAULT_ARGS,
     params={"grid": grid.grid({"max_depth": [4, 8], "n_estimators": [30, 60]})},

@@ -29,6 +29,7 @@ from airflow.sdk import dag, get_current_context, task
 
 from flights import grid, stages
 from flights.stages import PREFIX
+from runtime.notify import notify_failure
 from runtime.settings import workflow_settings
 
 LONGEST = timedelta(hours=1)
@@ -41,6 +42,7 @@ POLL_SECONDS = 30
     max_active_runs=1,
     tags=["spark", "tuning", "mlflow"],
     doc_md=__doc__,
+    on_failure_callback=notify_failure,
     dagrun_timeout=timedelta(hours=4),
     default_args=stages.DEFAULT_ARGS,
     params={"grid": grid.grid({"max_depth": [4, 8], "n_estimators": [10, 20]})},

@@ -14,7 +14,13 @@ from runtime.settings import job_name, workflow_settings
 
 # Everything of a run lies here in the data bucket.
 PREFIX = "flights/{{ dag.dag_id }}/{{ run_id | replace(':', '-') | replace('+', '-') }}"
-DEFAULT_ARGS = {"owner": "data-science", "retries": 1, "retry_delay": timedelta(seconds=10)}
+DEFAULT_ARGS = {
+    "owner": "data-science",
+    "retries": 1,
+    "retry_delay": timedelta(seconds=10),
+    # Of a SageMaker job with its wait for an instance, which is not part of the job's own MaxRuntime.
+    "execution_timeout": timedelta(hours=2),
+}
 EXPERIMENT = "flights"
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 
 from runtime.assets import data_asset
+from runtime.notify import notify_failure
 
 KEY = "first_steps/numbers.csv"
 
@@ -28,6 +29,7 @@ KEY = "first_steps/numbers.csv"
     max_active_runs=1,
     tags=["starter"],
     doc_md=__doc__,
+    on_failure_callback=notify_failure,
     dagrun_timeout=timedelta(hours=1),
     default_args={"owner": "data-science", "retries": 1, "retry_delay": timedelta(seconds=10)},
     params={"rows": Param(10, type="integer", minimum=1, maximum=10_000, description="Rows to write")},
