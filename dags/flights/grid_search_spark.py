@@ -136,6 +136,7 @@ def grid_search_spark() -> None:
         task_definition=planned["task_definition"],
         overrides=planned["overrides"],
         network_configuration=planned["network_configuration"],
+        tags=planned["tags"],
         launch_type="FARGATE",
         awslogs_group=planned["awslogs_group"],
         awslogs_stream_prefix="spark",

@@ -91,6 +91,7 @@ def on_ecs(search: Search) -> dict[str, Any]:
             }
         },
         "awslogs_group": spark["log_group"],
+        "tags": spark["tags"],
     }
 
 

@@ -29,6 +29,8 @@ from stacks.waivers import policy_of, waive
 CONTAINER = "spark"
 # Volumes of docker/spark/Dockerfile.
 WRITABLE = ("/tmp", "/opt/spark")
+# On every Spark task: what may stop one may stop no worker.
+TAG = ("updraft:program", "spark")
 # EMR's names for the processors.
 EMR_ARCHITECTURES = {"arm64": "ARM64", "x86_64": "X86_64"}
 
@@ -61,6 +63,7 @@ class SparkTask(Construct):
             "task_definition": self.definition.family,
             "container": CONTAINER,
             "log_group": logs_name,
+            "tags": dict([TAG]),
             "subnet_ids": network.service_subnet_ids,
             "security_group_ids": [network.groups.jobs.security_group_id],
             "assign_public_ip": "ENABLED" if network.assigns_public_ip else "DISABLED",
@@ -113,7 +116,15 @@ class SparkTask(Construct):
                 actions=["ecs:RunTask"], resources=[family, f"{family}:*"], conditions=in_cluster
             ),
             iam.PolicyStatement(
-                actions=["ecs:DescribeTasks", "ecs:StopTask"], resources=[tasks], conditions=in_cluster
+                actions=["ecs:TagResource"],
+                resources=[tasks],
+                conditions={"StringEquals": {"ecs:CreateAction": "RunTask"}},
+            ),
+            iam.PolicyStatement(actions=["ecs:DescribeTasks"], resources=[tasks], conditions=in_cluster),
+            iam.PolicyStatement(
+                actions=["ecs:StopTask"],
+                resources=[tasks],
+                conditions={**in_cluster, "StringEquals": {f"aws:ResourceTag/{TAG[0]}": TAG[1]}},
             ),
             # AWS has no narrower resource for listing tasks than the condition on the cluster.
             iam.PolicyStatement(actions=["ecs:ListTasks"], resources=["*"], conditions=in_cluster),

@@ -213,7 +213,8 @@ def settings_of(found: dict[str, Template]) -> str:
     return json.dumps(parameter["Properties"]["Value"])
 
 
-def spark_actions(found: dict[str, Template]) -> set[str]:
+def spark_statements(found: dict[str, Template]) -> dict[str, Template]:
+    """The tasks' permissions to use the engine, by action."""
     [policy] = [
         item
         for logical_id, item in resources(found, "AWS::IAM::ManagedPolicy")
@@ -221,7 +222,7 @@ def spark_actions(found: dict[str, Template]) -> set[str]:
     ]
     statements = policy["Properties"]["PolicyDocument"]["Statement"]
     return {
-        action
+        action: statement
         for statement in statements
         for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
     }
@@ -246,7 +247,14 @@ def test_spark_on_ecs_is_one_task_that_reaches_the_data_bucket_and_nothing_else(
         for action in statement["Action"]
     ]
     assert all(action.startswith("s3:") for action in actions)
-    assert "ecs:RunTask" in spark_actions(found)
+    volumes = {mount["ContainerPath"] for mount in container["MountPoints"]}
+    assert volumes >= {"/tmp", "/opt/spark"}
+    allowed = spark_statements(found)
+    assert "updraft-spark-spark" in json.dumps(allowed["ecs:RunTask"]["Resource"])
+    # No worker has this tag: nobody stops one.
+    assert allowed["ecs:StopTask"]["Condition"]["StringEquals"] == {
+        "aws:ResourceTag/updraft:program": "spark"
+    }
     assert '\\"engine\\":\\"ecs\\"' in settings_of(found)
 
 
@@ -257,7 +265,7 @@ def test_spark_on_emr_serverless_stops_when_it_is_idle_and_is_bounded() -> None:
     assert properties["AutoStopConfiguration"] == {"Enabled": True, "IdleTimeoutMinutes": 5}
     assert properties["MaximumCapacity"] == {"Cpu": "16 vCPU", "Memory": "64 GB"}
     assert properties["Architecture"] == "ARM64"
-    assert spark_actions(found) >= {
+    assert spark_statements(found) >= {
         "emr-serverless:StartJobRun",
         "emr-serverless:CancelJobRun",
         "iam:PassRole",

@@ -37,6 +37,7 @@ ENGINES = {
         "task_definition": "updraft-dev-spark",
         "container": "spark",
         "log_group": None,
+        "tags": {"updraft:program": "spark"},
         "subnet_ids": ["subnet-1"],
         "security_group_ids": ["sg-1"],
         "assign_public_ip": "DISABLED",
@@ -121,6 +122,7 @@ class EnginesTest(unittest.TestCase):
                     "taskDefinition": "updraft-dev-spark",
                     "launchType": "FARGATE",
                     "startedBy": ANY,
+                    "tags": [{"key": "updraft:program", "value": "spark"}],
                     "networkConfiguration": {
                         "awsvpcConfiguration": {
                             "subnets": ["subnet-1"],
