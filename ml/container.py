@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 
 from ml import contract
 
+# SageMaker says `train` or `serve` and nothing of the problem: that stands in the job's or the model's environment.
+PROBLEM = os.environ.get("ML_PROBLEM", "flights")
 PROGRAMS = {
-    "train": "ml.flights.train",
-    "serve": "ml.flights.serve",
-    "prepare": "ml.flights.prepare",
-    "evaluate": "ml.flights.evaluate",
+    "flights": ("train", "serve", "prepare", "evaluate"),
+    "insurance": ("train", "serve", "evaluate"),
 }
 
 
 def main() -> int:
     """Run one program; a failure is written where SageMaker looks for it."""
-    if len(sys.argv) < 2 or sys.argv[1] not in PROGRAMS:
-        print(f"usage: python -m ml.container {'|'.join(PROGRAMS)} [ARGUMENT …]", file=sys.stderr)
+    if PROBLEM not in PROGRAMS:
+        print(f"ML_PROBLEM: {PROBLEM!r} is not one of {', '.join(PROGRAMS)}", file=sys.stderr)
         return 2
-    program = importlib.import_module(PROGRAMS[sys.argv[1]])
+    if len(sys.argv) < 2 or sys.argv[1] not in PROGRAMS[PROBLEM]:
+        print(f"usage: python -m ml.container {'|'.join(PROGRAMS[PROBLEM])} [ARGUMENT …]", file=sys.stderr)
+        return 2
+    program = importlib.import_module(f"ml.{PROBLEM}.{sys.argv[1]}")
     try:
         program.main(sys.argv[2:])
     except Exception as error:

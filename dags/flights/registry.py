@@ -22,6 +22,12 @@ def read_evaluation(settings: WorkflowSettings, prefix: str) -> dict[str, Any]:
     return report
 
 
+def final_metrics(training_job: str) -> dict[str, float]:
+    """What a training reported last, such as `validation_auc`."""
+    job = boto3.client("sagemaker").describe_training_job(TrainingJobName=training_job)
+    return {item["MetricName"].replace(":", "_"): float(item["Value"]) for item in job["FinalMetricDataList"]}
+
+
 def choose(report: dict[str, Any], *, threshold: float) -> dict[str, Any]:
     """The best candidate; raises AirflowFailException when it is below the threshold or no better than the baseline."""
     name, scores = max(report["candidates"].items(), key=lambda item: item[1]["auc"])

@@ -44,6 +44,7 @@ SMALL = changed(
     services__={},
     broker__={"kind": "sqs"},
     tracking__={"enabled": False},
+    warehouse__={"enabled": False},
     network__={"nat": "gateway"},
 )
 FEATURES: dict[str, Callable[[Values], Values]] = {
@@ -55,10 +56,12 @@ FEATURES: dict[str, Callable[[Values], Values]] = {
     "instances": lambda v: changed(v, workers={"big": ON_EC2}),
     "tracking": lambda v: changed(v, tracking={"enabled": True}),
     "openlineage": lambda v: changed(v, tracking={"openlineage_url": "https://lineage.example/api/v2"}),
+    "warehouse": lambda v: changed(v, warehouse={"enabled": True}),
     "boundary": lambda v: changed(v, permissions_boundary="Edge", bootstrap_qualifier="mine"),
     "budget": lambda v: changed(v, workflows={"alarm_email": "owner@example.com"}),
     "kept": lambda v: changed(v, keep_data_on_destroy=True, hardened=True),
     "tags": lambda v: changed(v, tags={"cost-centre": "4711"}),
+    "spark": lambda v: changed(v, spark={"engine": "emr-serverless"}),
 }
 # The types that only a feature brings.
 BROUGHT = {
@@ -69,6 +72,7 @@ BROUGHT = {
         "AWS::ECS::CapacityProvider",
     },
     "budget": {"AWS::Budgets::Budget"},
+    "spark": {"AWS::EMRServerless::Application"},
 }
 
 # The types whose name only counts within a cluster, namespace or role, and one whose "family" is no name.
@@ -194,6 +198,9 @@ def test_every_pair_of_features_synthesizes_and_what_is_off_leaves_nothing(featu
     assert ("AWS::SQS::Queue" in counts) == ("redis" not in features)
     assert ("MLFLOW_TRACKING_" in json.dumps(found)) == ("tracking" in features)
     assert ("AIRFLOW__OPENLINEAGE__" in json.dumps(found)) == ("openlineage" in features)
+    secrets = [item["Properties"].get("Name") for _, item in resources(found, "AWS::SecretsManager::Secret")]
+    assert ("updraft/mine/connections/warehouse" in secrets) == ("warehouse" in features)
+    assert ("WAREHOUSE" in json.dumps(found)) == ("warehouse" in features)
     services = {item["Properties"]["ServiceName"] for _, item in resources(found, "AWS::ECS::Service")}
     control_plane = {"webserver", "scheduler", "dag-processor", "triggerer"}
     merged = "merged" in features

@@ -1,0 +1,104 @@
+"""The insurance pipeline's data and warehouse, in Airflow's own environment, and its jobs' programs in theirs."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from local.paths import LocalPaths
+from runtime import migrate
+from tests.local.database.endpoint import PASSWORD, Endpoint, serving
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENTS = LocalPaths(ROOT / ".updraft" / "local").environments
+CASES = Path(__file__).parent / "with_airflow"
+WAREHOUSE_PASSWORD = "generated-for-the-warehouse"
+
+
+def run_case(case: Path, home: Path, image: str, **variables: str) -> None:
+    """Run one file of test cases in the environment of an image."""
+    python = ENVIRONMENTS / image / "bin" / "python"
+    assert python.exists(), f"the environment of image '{image}' is not there; make it with: ./updraft test"
+    ran = subprocess.run(
+        [python, case],
+        cwd=ROOT,
+        env={
+            "PYTHONPATH": str(ROOT),
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            **variables,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-5000:]
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """A database server with what the migration makes for the warehouse."""
+    with serving(tmp_path_factory.mktemp("database")) as made, pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "HOST": "127.0.0.1",
+            "PORT": str(made.port),
+            "NAME": "airflow",
+            "USER": "updraft",
+            "PASSWORD": PASSWORD,
+            "CA_BUNDLE": str(made.ca),
+        }.items():
+            patch.setenv(f"UPDRAFT_DATABASE_{name}", value)
+        # Every deployment runs it again, and an older password may be there.
+        for password in ("of an older deployment", WAREHOUSE_PASSWORD):
+            migrate.ensure_warehouse("warehouse", username="warehouse", password=password)
+        yield made
+
+
+@pytest.mark.parametrize("case", ["data", "registry"])
+def test_case_passes(case: str, tmp_path: Path) -> None:
+    run_case(CASES / f"case_insurance_{case}.py", tmp_path, "airflow")
+
+
+def test_tables_are_exchanged_whole(endpoint: Endpoint, tmp_path: Path) -> None:
+    connection = {
+        "conn_type": "postgres",
+        "host": "127.0.0.1",
+        "port": endpoint.port,
+        "schema": "warehouse",
+        "login": "warehouse",
+        "password": WAREHOUSE_PASSWORD,
+        "extra": {"sslmode": "verify-full", "sqlalchemy_query": {"sslmode": "verify-full"}},
+    }
+    run_case(
+        CASES / "case_insurance_warehouse.py",
+        tmp_path,
+        "airflow",
+        AIRFLOW_CONN_WAREHOUSE=json.dumps(connection),
+        # As the image has it: the connection names no authorities.
+        PGSSLROOTCERT=str(endpoint.ca),
+    )
+
+
+def test_warehouse_role_reads_nothing_of_airflow_and_others_are_kept_out(endpoint: Endpoint) -> None:
+    with endpoint.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS task_instance (id int)")
+    connection.close()
+    login = {"user": "warehouse", "password": WAREHOUSE_PASSWORD}
+    inside = endpoint.connect(**login)
+    with inside.cursor() as cursor, pytest.raises(psycopg2.errors.InsufficientPrivilege):
+        cursor.execute("SELECT * FROM task_instance")
+    inside.close()
+    with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
+        endpoint.connect(user="load_metric", password="good", dbname="warehouse")
+
+
+def test_model_learns_and_is_held_against_the_tariff(tmp_path: Path) -> None:
+    run_case(Path(__file__).parent / "with_training" / "case_insurance_model.py", tmp_path, "training")
