@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from collections.abc import Mapping
 
 from ml import contract
 
@@ -16,12 +17,12 @@ PROGRAMS = {
 }
 
 
-def main() -> int:
-    """Run one program; a failure is written where SageMaker looks for it."""
-    if len(sys.argv) < 2 or sys.argv[1] not in PROGRAMS:
-        print(f"usage: python -m ml.container {'|'.join(PROGRAMS)} [ARGUMENT …]", file=sys.stderr)
+def main(programs: Mapping[str, str] = PROGRAMS) -> int:
+    """Run one of the programs (modules by name); a failure is written where SageMaker looks for it."""
+    if len(sys.argv) < 2 or sys.argv[1] not in programs:
+        print(f"usage: {'|'.join(programs)} [ARGUMENT …]", file=sys.stderr)
         return 2
-    program = importlib.import_module(PROGRAMS[sys.argv[1]])
+    program = importlib.import_module(programs[sys.argv[1]])
     try:
         program.main(sys.argv[2:])
     except Exception as error:
