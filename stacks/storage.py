@@ -74,6 +74,8 @@ class StorageStack(cdk.Stack):
         )
         self.admin = self._build_login("Admin", "admin")
         self.flower_login = self._build_login("FlowerLogin", "flower") if config.services.flower else None
+        # Here and not beside its server: the Airflow containers, which are made before that, log in with it.
+        self.tracking_login = self._build_login("TrackingLogin", "admin") if config.tracking.enabled else None
         self._add_outputs()
 
     @property

@@ -11,6 +11,7 @@ from aws_cdk import aws_ecs as ecs
 
 from stacks.config import EnvironmentConfig
 from stacks.constructs.airflow_task import RELEASES_DIRECTORY
+from stacks.constructs.security_groups import MLFLOW
 from stacks.storage import DATABASE_NAME, StorageStack
 
 BUNDLE = "updraft"
@@ -72,9 +73,18 @@ def environment(config: EnvironmentConfig, storage: StorageStack) -> dict[str, s
         "UPDRAFT_DATABASE_HOST": storage.database.db_instance_endpoint_address,
         "UPDRAFT_DATABASE_PORT": storage.database.db_instance_endpoint_port,
         "UPDRAFT_DATABASE_NAME": DATABASE_NAME,
+        "UPDRAFT_DATA_BUCKET": storage.data.bucket_name,
         **broker,
+        **_tracking(config, namespace),
         **_airflow_options(config, storage, namespace),
     }
+
+
+def _tracking(config: EnvironmentConfig, namespace: str) -> dict[str, str]:
+    """Where MLflow's own client finds its server; the log-in is among the secrets."""
+    if not config.tracking.enabled:
+        return {}
+    return {"MLFLOW_TRACKING_URI": f"http://mlflow.{namespace}:{MLFLOW}"}
 
 
 def _airflow_options(config: EnvironmentConfig, storage: StorageStack, namespace: str) -> dict[str, str]:
@@ -182,6 +192,13 @@ def secrets(storage: StorageStack) -> dict[str, ecs.Secret]:
         "AIRFLOW__API_AUTH__JWT_SECRET": ecs.Secret.from_secrets_manager(storage.jwt_secret),
         "AIRFLOW__API__SECRET_KEY": ecs.Secret.from_secrets_manager(storage.api_secret),
     }
+    if storage.tracking_login is not None:
+        found["MLFLOW_TRACKING_USERNAME"] = ecs.Secret.from_secrets_manager(
+            storage.tracking_login, "username"
+        )
+        found["MLFLOW_TRACKING_PASSWORD"] = ecs.Secret.from_secrets_manager(
+            storage.tracking_login, "password"
+        )
     if storage.broker.password is not None:
         found["UPDRAFT_BROKER_PASSWORD"] = ecs.Secret.from_secrets_manager(storage.broker.password)
     return found

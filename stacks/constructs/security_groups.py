@@ -61,6 +61,7 @@ class SecurityGroups(Construct):
             (self.bastion, self.mlflow, MLFLOW, "tunnel to MLflow"),
             (self.bastion, self.airflow, VERIFIER, "tests of candidate releases"),
             (self.airflow, self.mlflow, MLFLOW, "tracking"),
+            (self.webserver, self.mlflow, MLFLOW, "tracking of runs that are marked by hand"),
             (self.webserver, self.airflow, WORKER_LOGS, "logs of running tasks"),
             (self.webserver, self.airflow, TRIGGERER_LOGS, "logs of deferred tasks"),
             (self.webserver, self.database, POSTGRES, "metadata"),

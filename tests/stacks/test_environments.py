@@ -191,6 +191,7 @@ def test_every_pair_of_features_synthesizes_and_what_is_off_leaves_nothing(featu
     assert ("AWS::EC2::VPC" in counts) == ("existing network" not in features)
     assert ("tracking" in found) == ("tracking" in features)
     assert ("AWS::SQS::Queue" in counts) == ("redis" not in features)
+    assert ("MLFLOW_TRACKING_" in json.dumps(found)) == ("tracking" in features)
     services = {item["Properties"]["ServiceName"] for _, item in resources(found, "AWS::ECS::Service")}
     control_plane = {"webserver", "scheduler", "dag-processor", "triggerer"}
     merged = "merged" in features

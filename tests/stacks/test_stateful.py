@@ -30,7 +30,7 @@ def login(username: str) -> Values:
 GENERATED = {
     "AdminC75D2A91": login("admin"),
     "FlowerLogin5C2DCCA9": login("flower"),
-    "LoginDDE9992A": login("admin"),
+    "TrackingLogin679E3CFB": login("admin"),
     "ApiSecret852BEBBB": WORD,
     "BrokerPasswordE1C7EB39": WORD,
     "FernetSecretAFEFCCC1": WORD,
