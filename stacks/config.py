@@ -191,6 +191,12 @@ class Tracking(Section):
     size: FargateSize = FargateSize(cpu=512, memory_mib=1024)
 
 
+class Warehouse(Section):
+    """A database for what pipelines make, on the same instance; DAGs reach it by the connection `warehouse`."""
+
+    enabled: bool = False
+
+
 class Services(Section):
     """`control_plane` is the one task of the merged topology; the others are services of their own."""
 
@@ -237,6 +243,7 @@ class EnvironmentConfig(Section):
     sleep: Sleep = Sleep()
     workflows: Workflows = Workflows()
     tracking: Tracking = Tracking()
+    warehouse: Warehouse = Warehouse()
 
     @property
     def prefix(self) -> str:

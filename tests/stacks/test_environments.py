@@ -44,6 +44,7 @@ SMALL = changed(
     services__={},
     broker__={"kind": "sqs"},
     tracking__={"enabled": False},
+    warehouse__={"enabled": False},
     network__={"nat": "gateway"},
 )
 FEATURES: dict[str, Callable[[Values], Values]] = {
@@ -54,6 +55,7 @@ FEATURES: dict[str, Callable[[Values], Values]] = {
     ),
     "instances": lambda v: changed(v, workers={"big": ON_EC2}),
     "tracking": lambda v: changed(v, tracking={"enabled": True}),
+    "warehouse": lambda v: changed(v, warehouse={"enabled": True}),
     "boundary": lambda v: changed(v, permissions_boundary="Edge", bootstrap_qualifier="mine"),
     "budget": lambda v: changed(v, workflows={"alarm_email": "owner@example.com"}),
     "kept": lambda v: changed(v, keep_data_on_destroy=True, hardened=True),
@@ -192,6 +194,9 @@ def test_every_pair_of_features_synthesizes_and_what_is_off_leaves_nothing(featu
     assert ("tracking" in found) == ("tracking" in features)
     assert ("AWS::SQS::Queue" in counts) == ("redis" not in features)
     assert ("MLFLOW_TRACKING_" in json.dumps(found)) == ("tracking" in features)
+    secrets = [item["Properties"].get("Name") for _, item in resources(found, "AWS::SecretsManager::Secret")]
+    assert ("updraft/mine/connections/warehouse" in secrets) == ("warehouse" in features)
+    assert ("WAREHOUSE" in json.dumps(found)) == ("warehouse" in features)
     services = {item["Properties"]["ServiceName"] for _, item in resources(found, "AWS::ECS::Service")}
     control_plane = {"webserver", "scheduler", "dag-processor", "triggerer"}
     merged = "merged" in features
