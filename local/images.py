@@ -41,7 +41,7 @@ class Image:
         directory = paths.environments / self.name / "bin"
         if not (directory / "python").exists():
             raise ImageError(
-                f"the environment of image '{self.name}' is not there; make it with: ./updraft up"
+                f"the environment of image '{self.name}' is not there; make it with: ./updraft up --pipelines"
             )
         return directory
 

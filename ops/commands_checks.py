@@ -11,12 +11,13 @@ import typer
 
 from ops.bootstrap import ROOT, TOOLS, ensure_environment, ensure_node, environment_python
 from ops.console import Json, OperatorError, say, show
-from ops.laptop import IMAGES
+from ops.laptop import IMAGES, every_image
 
 CHECKED = ["app.py", "stacks", "lambdas", "runtime", "dags", "ml", "ops", "local", "benchmarks"]
 QUICK = "not synth and not account and not platform and not image"
 WHOLE = "not image"
 IMAGE_TESTS = "image"
+PIPELINE_TESTS = "tests/pipelines"
 
 
 def register(app: typer.Typer) -> None:
@@ -29,24 +30,33 @@ def run_tests(
     images: Annotated[
         bool, typer.Option("--images", help="Only the tests of the real images; they need a Docker engine.")
     ] = False,
+    pipelines: Annotated[
+        bool,
+        typer.Option(
+            "--pipelines", help="Only the pipelines, each on the running platform; starts one if need be."
+        ),
+    ] = False,
     select: Annotated[
         str | None, typer.Option("-k", help="Only tests whose names match, as in pytest.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Lint, types, unit tests, synth of every environment, the emulated account and the platform end to end."""
-    for image in IMAGES:
+    if images and pipelines:
+        raise OperatorError("--images and --pipelines: each is a run of its own; choose one")
+    for image in every_image() if pipelines else IMAGES:
         ensure_environment(image)
     ensure_node()
     marked = IMAGE_TESTS if images else QUICK if fast else WHOLE
-    pytest = ["pytest", "-q", "-m", marked, *(["-k", select] if select else [])]
+    chosen = [PIPELINE_TESTS] if pipelines else ["-m", marked]
+    pytest = ["pytest", "-q", *chosen, *(["-k", select] if select else [])]
     stages = {
         "lint": ["ruff", "check", "."],
         "format": ["ruff", "format", "--check", "."],
         "types": ["mypy", *CHECKED],
         "tests": pytest,
     }
-    if images:
+    if images or pipelines:
         stages = {"tests": pytest}
     results: list[dict[str, Any]] = []
     for name, command in stages.items():

@@ -18,11 +18,22 @@ def register(app: typer.Typer) -> None:
     app.command()(demo)
 
 
-def up(environment: Environment = "local", engine: engines.Choice = None, as_json: Json = False) -> None:
+def up(
+    environment: Environment = "local",
+    engine: engines.Choice = None,
+    pipelines: Annotated[
+        bool,
+        typer.Option(
+            "--pipelines", help="Also make the heavy Python environments (Spark, torch) of pipelines."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Start the platform on this laptop and wait until every service is healthy."""
     from ops import laptop
 
-    result = laptop.up(environment, engine)
+    images = laptop.every_image() if pipelines else laptop.IMAGES
+    result = laptop.up(environment, engine, images=images)
     show(
         result,
         as_json,

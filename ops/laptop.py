@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ ACCOUNT_STOP_SECONDS = 90
 HEALTHY_SECONDS = 180
 SETTLED_SECONDS = 180
 MINIMUM_FREE_MIB = 1024
-IMAGES = ("airflow", "training", "mlflow")
+IMAGES = ("airflow", "training", "mlflow")  # The others are heavy, and only some pipelines need them.
 # Filled when this process started the account: then no other one's deployment can be on its way.
 _started_here: list[bool] = []
 # What a deployed account depends on: a change in any of these means another `cdk deploy`.
@@ -47,10 +47,17 @@ DEPLOYED_FROM = (
 ) + ("stacks", "lambdas", "runtime", "docker", "ml")
 
 
-def up(environment: str = "local", with_engine: engine.Engine | None = None) -> dict[str, Any]:
+def every_image() -> list[str]:
+    """The images of this repository, with those that only some pipelines need."""
+    return sorted(lock.parent.name for lock in (ROOT / "docker").glob("*/requirements.txt"))
+
+
+def up(
+    environment: str = "local", with_engine: engine.Engine | None = None, *, images: Sequence[str] = IMAGES
+) -> dict[str, Any]:
     """Start the platform, deploy what changed, and wait until every service is healthy.
 
-    An engine that is given is kept for the next starts. Raises OperatorError for an environment that isn't of the emulated account, and while that holds another one.
+    An engine that is given is kept for the next starts. `images` are those whose environments are made here. Raises OperatorError for an environment that isn't of the emulated account, and while that holds another one.
     """
     started = time.monotonic()
     _require_disk(local_paths().root)
@@ -61,7 +68,7 @@ def up(environment: str = "local", with_engine: engine.Engine | None = None) -> 
         cdk.end_orphans()
         engine.choose(with_engine)
         engine.build_images()
-        environments = [pool.submit(ensure_environment, image) for image in IMAGES]
+        environments = [pool.submit(ensure_environment, image) for image in images]
         start_account()
         _drop_cut_off_creation(target)
         _wake(target)

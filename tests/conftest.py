@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+# Minutes each, with heavy environments: only `./updraft test --pipelines` and a path that is given collect them.
+collect_ignore = ["pipelines"]
+
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:

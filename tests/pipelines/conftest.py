@@ -1,0 +1,32 @@
+"""One platform for all pipelines: this checkout's own, with the present DAGs live; stopped when it was not running."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from local import processes
+from tests.end_to_end.platform import PATHS, updraft
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[dict[str, Any]]:
+    """What `./updraft status --credentials --json` tells (`urls`, `credentials`, `services`), and `push`."""
+    was_running = processes.is_running(PATHS, "account")
+    try:
+        _run("up", "--pipelines")
+        pushed = _run("push")
+        yield _run("status", "--credentials") | {"push": pushed}
+    finally:
+        if not was_running:
+            updraft("down")
+
+
+def _run(*arguments: str) -> dict[str, Any]:
+    ran = updraft(*arguments, "--json")
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    result: dict[str, Any] = json.loads(ran.stdout)
+    return result
