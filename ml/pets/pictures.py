@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 LABELS = ("cat", "dog")
 FORMATS = ("JPEG", "PNG")
@@ -33,8 +33,10 @@ def read(content: bytes, *, size: int) -> Array:
         upright = ImageOps.exif_transpose(picture).convert("RGB")
     except PictureError:
         raise
+    except UnidentifiedImageError as error:
+        raise PictureError(f"this is no {' or '.join(FORMATS)} picture") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PictureError(f"no readable {' or '.join(FORMATS)} picture: {error}") from error
+        raise PictureError(f"the picture can't be read: {error}") from error
     return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR), dtype=np.uint8)
 
 

@@ -9,6 +9,7 @@ needs no PyTorch.
 from __future__ import annotations
 
 import json
+import math
 import random
 import signal
 import threading
@@ -35,7 +36,7 @@ RESNET34: dict[str, Any] = {
     "embedding_size": 64,
 }
 DEFAULTS: dict[str, Any] = {
-    "epochs": 8,
+    "epochs": 3,
     "batch_size": 32,
     "learning_rate": 0.001,
     "weight_decay": 0.01,
@@ -47,6 +48,10 @@ CHECKPOINT = "checkpoint.pt"
 # One is a quarter of a gigabyte, and SageMaker copies each to S3.
 CHECKPOINT_SECONDS = 60
 MODEL, DESCRIPTION = "model.onnx", "model.json"
+
+
+class TrainingError(RuntimeError):
+    """A training that can't come to a model."""
 
 
 class Training:
@@ -128,6 +133,11 @@ class Training:
             self._optimizer.step()
             self._schedule.step()
             losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise TrainingError(
+                    f"the loss is {losses[-1]} in epoch {self._epoch + 1}; "
+                    f"learning_rate {self._settings['learning_rate']} is too high"
+                )
         return float(np.mean(losses)) if losses else float("nan")
 
     def _copy(self) -> dict[str, Any]:
