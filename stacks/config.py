@@ -219,7 +219,9 @@ class Pets(Section):
         if self.platform == "eks" and self.eks_cluster is None:
             raise ValueError('eks_cluster: missing; platform "eks" needs the name of an existing cluster')
         if self.platform != "eks" and self.model_fields_set & {"eks_cluster", "eks_namespace"}:
-            raise ValueError(f'eks_cluster, eks_namespace: only go with platform "eks", {self.platform!r} came')
+            raise ValueError(
+                f'eks_cluster, eks_namespace: only go with platform "eks", {self.platform!r} came'
+            )
         return self
 
 

@@ -14,7 +14,8 @@ from stacks.airflow import AirflowStack
 from stacks.config import EnvironmentConfig, Pets
 from stacks.constructs.image_context import Image
 from stacks.constructs.pets_build import PetsBuild
-from stacks.constructs.pets_service import NAME, PORT, PetsService
+from stacks.constructs.pets_service import NAME, PetsService
+from stacks.constructs.security_groups import PETS as PORT
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
 from stacks.waivers import waive
@@ -130,9 +131,7 @@ class PetsStack(cdk.Stack):
             iam.PolicyStatement(
                 actions=["ecs:DescribeTasks", "ecs:StopTask", "ecs:TagResource"],
                 resources=[
-                    self.format_arn(
-                        service="ecs", resource="task", resource_name=f"{cluster.cluster_name}/*"
-                    )
+                    self.format_arn(service="ecs", resource="task", resource_name=f"{cluster.cluster_name}/*")
                 ],
             ),
             iam.PolicyStatement(

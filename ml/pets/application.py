@@ -72,10 +72,12 @@ class LimitBody:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > self._most:
-            return await _refusal(413, self._too_long())(scope, receive, send)
+            await _refusal(413, self._too_long())(scope, receive, send)
+            return
         came = 0
 
         async def limited() -> Message:
@@ -86,7 +88,7 @@ class LimitBody:
                 raise HTTPException(413, self._too_long())
             return message
 
-        return await self._app(scope, limited, send)
+        await self._app(scope, limited, send)
 
     def _too_long(self) -> str:
         return f"a picture has at most {MOST_BYTES} bytes"
@@ -125,7 +127,7 @@ async def picture_of(request: Request) -> bytes:
             raise HTTPException(400, f"the file '{FIELD}' is missing; {', '.join(form) or 'nothing'} came")
         if picture.content_type not in TYPES:
             raise HTTPException(415, f"{picture.content_type} came; {' and '.join(TYPES)} are taken")
-        content = await picture.read()
+        content: bytes = await picture.read()
     if not content:
         raise HTTPException(400, f"the file '{FIELD}' is empty")
     if len(content) > MOST_BYTES:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from ml.pets.layout import Pet, image_of, write_annotations
 
-Generator = np.random.Generator
+Generator: TypeAlias = np.random.Generator
 Point = tuple[float, float]
 SHORT_SIDE = (84, 110)
 LONG_PER_SHORT = (1.0, 1.4)

@@ -42,7 +42,9 @@ def read_annotations(root: Path) -> list[Pet]:
     """The pets of `annotations/list.txt`, in its order; raises LayoutError naming the lines that aren't understood."""
     file = root / ANNOTATIONS
     if not file.is_file():
-        raise LayoutError(f"{ANNOTATIONS} is not there; the source must have {ANNOTATIONS} and {IMAGES}/*.jpg")
+        raise LayoutError(
+            f"{ANNOTATIONS} is not there; the source must have {ANNOTATIONS} and {IMAGES}/*.jpg"
+        )
     pets, mistakes, seen = [], [], set()
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if not line.strip() or line.startswith("#"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -12,7 +12,7 @@ LABELS = ("cat", "dog")
 FORMATS = ("JPEG", "PNG")
 # More is no photograph: a small file can unfold to gigabytes.
 MOST_PIXELS = 40_000_000
-Array = np.ndarray[Any, Any]
+Array: TypeAlias = np.ndarray[Any, Any]
 
 
 class PictureError(ValueError):
@@ -48,4 +48,5 @@ def as_input(pictures: Array) -> Array:
     values = pictures.astype(np.float32)
     mean = values.mean(axis=(1, 2, 3), keepdims=True)
     deviation = values.std(axis=(1, 2, 3), keepdims=True)
-    return np.ascontiguousarray(((values - mean) / (deviation + 1.0)).transpose(0, 3, 1, 2))
+    inputs: Array = np.ascontiguousarray(((values - mean) / (deviation + 1.0)).transpose(0, 3, 1, 2))
+    return inputs

@@ -173,7 +173,7 @@ class Training:
         print(f"going on from epoch {self._epoch}", flush=True)
 
 
-class Probabilities(torch.nn.Module):
+class Probabilities(torch.nn.Module):  # type: ignore[misc]
     """The model as it is served: pictures in, a probability for each label out."""
 
     def __init__(self, model: ResNetForImageClassification) -> None:
@@ -250,7 +250,7 @@ def read_settings(given: dict[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(known) - set(DEFAULTS))
     if unknown:
         raise ValueError(f"unknown hyper-parameters {', '.join(unknown)}; there are {', '.join(DEFAULTS)}")
-    settings = {
+    settings: dict[str, Any] = {
         name: known.get(name, "") if default == "" else type(default)(float(known.get(name, default)))
         for name, default in DEFAULTS.items()
     }

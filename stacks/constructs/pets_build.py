@@ -133,7 +133,6 @@ class PetsBuild(Construct):
         )
 
 
-
 def stage_application(context: Path) -> None:
     """Copy what the application's image is built from, all but the model, to an empty folder."""
     for file in ("Dockerfile", "requirements.txt", "buildspec.yml"):
