@@ -158,6 +158,7 @@ class PetsStack(cdk.Stack):
             "Revisions and tasks get their numbers when they are made, and two of ECS's actions take no resource",
             "AwsSolutions-IAM5",
         )
+        cdk.CfnOutput(self, "ServiceName", value=NAME)
         assert network.groups.pets is not None, "made where the platform is ECS"
         return {
             "cluster": cluster.cluster_name,

@@ -16,7 +16,7 @@ FORBIDDEN = {
     "ml": {"local", "ops", "stacks", "lambdas", "dags", "runtime", "tests"},
     "local": {"stacks", "lambdas", "dags", "ml", "runtime", "ops", "tests"},
 }
-LEAF_STACKS = {"delivery", "scaling", "workflows", "tracking"}
+LEAF_STACKS = {"delivery", "scaling", "workflows", "tracking", "pets"}
 
 
 def imported_modules(source: str) -> Iterator[str]:

@@ -34,7 +34,7 @@ TOOLS = ("aws", "docker")
 COMMAND = """
 . "$CODEBUILD_LOCAL_STATE/environment"
 cd "$(cat "$CODEBUILD_LOCAL_STATE/directory")" || exit 1
-CODEBUILD_BUILD_SUCCEEDING=$CODEBUILD_LOCAL_SUCCEEDING; export CODEBUILD_BUILD_SUCCEEDING
+CODEBUILD_BUILD_SUCCEEDING=$(cat "$CODEBUILD_LOCAL_STATE/succeeding"); export CODEBUILD_BUILD_SUCCEEDING
 . "$CODEBUILD_LOCAL_STATE/command"
 code=$?
 export -p > "$CODEBUILD_LOCAL_STATE/environment"
@@ -254,15 +254,12 @@ class Build:
 
     def _command(self, command: str) -> int:
         (self.state / "command").write_text(command + "\n")
-        settings = {
-            "CODEBUILD_LOCAL_STATE": str(self.state),
-            "CODEBUILD_LOCAL_SUCCEEDING": str(int(self.succeeding)),
-        }
+        (self.state / "succeeding").write_text(str(int(self.succeeding)))
         with self._log_file.open("ab") as output:
             process = subprocess.Popen(
                 [self.buildspec.shell, "-c", COMMAND],
                 cwd=self.source,
-                env=settings | {"PATH": "/usr/bin:/bin"},
+                env={"CODEBUILD_LOCAL_STATE": str(self.state), "PATH": "/usr/bin:/bin"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -57,7 +57,8 @@ def login(host: Host, registry: str, password: str) -> None:
     """Remember that the registry's password was given; raises PermissionError for another one."""
     if password != login_password(host):
         raise PermissionError(f"Error response from {registry}: 400 Bad Request: wrong password")
-    (host.directory / "logins").open("a").write(f"{registry}\n")
+    with (host.directory / "logins").open("a") as file:
+        file.write(f"{registry}\n")
     print("Login Succeeded")
 
 
