@@ -59,7 +59,7 @@ def described() -> dict[str, Any]:
 
 def test_exactly_these_dags_are_shipped() -> None:
     assert described()["errors"] == {}
-    assert [dag["dag_id"] for dag in described()["dags"]] == ["sagemaker_training"]
+    assert sorted(dag["dag_id"] for dag in described()["dags"]) == ["pet_detection", "sagemaker_training"]
 
 
 def test_every_dag_has_owner_tags_documentation_and_limits() -> None:
@@ -72,11 +72,27 @@ def test_every_dag_has_owner_tags_documentation_and_limits() -> None:
         assert all(task["retries"] >= 1 for task in dag["tasks"].values())
 
 
+def by_id(dag_id: str) -> dict[str, Any]:
+    [found] = [dag for dag in described()["dags"] if dag["dag_id"] == dag_id]
+    return found
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [("extract", "split"), ("split", "prepare"), ("prepare", "train"), ("train", "tune"), ("tune", "evaluate"),
      ("evaluate", "gate"), ("gate", "register"), ("register", "transform"), ("transform", "summary")],
 )  # fmt: skip
 def test_training_workflow_runs_in_order(before: str, after: str) -> None:
-    [dag] = described()["dags"]
+    dag = by_id("sagemaker_training")
     assert after in dag["tasks"][before]["downstream"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("data_engineering.fetch", "data_engineering.transform"),
+     ("data_engineering.transform", "ml_engineering.train"), ("ml_engineering.train", "ml_engineering.validate"),
+     ("ml_engineering.validate", "ml_engineering.accept"), ("ml_engineering.accept", "ml_engineering.register"),
+     ("ml_engineering.register", "build"), ("build", "deploy"), ("deploy", "summary"), ("summary", "clean_up")],
+)  # fmt: skip
+def test_pet_detection_deploys_only_what_was_accepted_and_cleans_up_last(before: str, after: str) -> None:
+    assert after in by_id("pet_detection")["tasks"][before]["downstream"]
