@@ -52,7 +52,7 @@ class Client:
             answer = self._answers.get(name, {})
             if isinstance(answer, list):
                 answer = answer.pop(0) if len(answer) > 1 else answer[0]
-            if isinstance(answer, type) and issubclass(answer, Exception):
+            if isinstance(answer, type) and issubclass(answer, BaseException):
                 raise answer(name)
             return answer(**request) if callable(answer) else answer
 
