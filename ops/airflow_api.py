@@ -8,12 +8,19 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from ops.console import OperatorError
 
 TIMEOUT_SECONDS = 20
 # The most that the API answers at once by default.
 PAGE = 100
+# A question that got no answer is asked again; what changes something never is, and nobody at all is told at once.
+ASK_AGAIN = Retry(
+    total=2, connect=0, status_forcelist=(502, 503, 504), allowed_methods=("GET",), backoff_factor=0.5,
+    raise_on_status=False,
+)  # fmt: skip
 FINISHED_STATES = frozenset({"success", "failed"})
 
 
@@ -24,6 +31,8 @@ class AirflowApi:
         self.base_url = base_url
         self._session = requests.Session()
         self._session.trust_env = False  # a loopback address needs no proxy
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(max_retries=ASK_AGAIN))
         answer = self._send("POST", "/auth/token", json={"username": username, "password": password})
         self._session.headers["Authorization"] = f"Bearer {answer['access_token']}"
 

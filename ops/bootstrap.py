@@ -24,7 +24,12 @@ HOME = ROOT / ".updraft"
 NODE_DIRECTORY = HOME / "node"
 TOOLS = "tools"
 CLIENTS = "clients"
-LOCKS = {TOOLS: "requirements.txt", CLIENTS: "tests/end_to_end/clients/requirements.txt"}
+NOTEBOOK = "notebook"
+LOCKS = {
+    TOOLS: "requirements.txt",
+    CLIENTS: "tests/end_to_end/clients/requirements.txt",
+    NOTEBOOK: "notebooks/requirements.txt",
+}
 MINIMUM_FREE_MIB = {TOOLS: 1500, "node": 300}
 DEFAULT_FREE_MIB = 1200
 # The real file: a link to the interpreter may be gone tomorrow, and the environments with it.

@@ -5,7 +5,6 @@ Each answers in well under a second with few imports: they run every few seconds
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import tempfile
@@ -37,27 +36,17 @@ def check_http(url: str) -> None:
 
 def check_heartbeat(job_type: str) -> None:
     """Healthy when this host's job of that type has written a heartbeat lately."""
-    import psycopg2
+    # The other checks do without the database's driver.
+    from runtime import metadata
 
-    connection = psycopg2.connect(
-        host=os.environ["UPDRAFT_DATABASE_HOST"],
-        port=os.environ["UPDRAFT_DATABASE_PORT"],
-        dbname=os.environ["UPDRAFT_DATABASE_NAME"],
-        user=os.environ["UPDRAFT_DATABASE_USER"],
-        password=os.environ["UPDRAFT_DATABASE_PASSWORD"],
-        sslmode="verify-full",
-        sslrootcert=os.environ["UPDRAFT_DATABASE_CA_BUNDLE"],
-        connect_timeout=TIMEOUT_SECONDS,
-    )
     host = socket.gethostbyname(socket.getfqdn())
-    with connection, connection.cursor() as cursor:
+    with metadata.connect() as connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM job WHERE job_type = %s AND hostname = %s AND state = 'running'"
             " AND latest_heartbeat > now() - make_interval(secs => %s)",
             (job_type, host, HEARTBEAT_SECONDS),
         )
         alive = cursor.fetchone()[0]
-    connection.close()
     if not alive:
         raise UnhealthyError(f"no heartbeat of {job_type} on {host} in {HEARTBEAT_SECONDS} s")
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -127,12 +128,13 @@ def _walk(folder: Path) -> tuple[dict[str, int], list[str]]:
         for name in [*folders, *names]:
             entry = Path(directory) / name
             path = entry.relative_to(folder).as_posix()
-            if entry.is_symlink():
+            status = entry.lstat()
+            if stat.S_ISLNK(status.st_mode):
                 mistakes.append(f"{path}: is a symbolic link; a release holds plain files")
-            elif name in names and not entry.is_file():
+            elif not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
                 mistakes.append(f"{path}: is neither a file nor a folder")
-            elif name in names and path != MANIFEST:
-                sizes[path] = entry.stat().st_size
+            elif stat.S_ISREG(status.st_mode) and path != MANIFEST:
+                sizes[path] = status.st_size
         if len(sizes) > MOST_FILES:
             return sizes, mistakes
     return sizes, mistakes

@@ -177,11 +177,18 @@ class InstanceTypes(Section):
     transform: SageMakerInstance = "ml.m5.large"
 
 
+class Notebook(Section):
+    """A notebook instance, made stopped; `idle_minutes` without work stop it again."""
+
+    instance_type: Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9]+\.[a-z0-9]+$")] = "ml.t3.medium"
+    idle_minutes: int = Field(default=60, ge=5, le=1440)
+
+
 class Workflows(Section):
     instance_types: InstanceTypes = InstanceTypes()
     max_runtime_seconds: int = Field(default=3600, ge=60, le=432_000)
     poll_seconds: int = Field(default=10, ge=1, le=600)
-    notebook: bool = False
+    notebook: Notebook | None = None
     monthly_budget_usd: int = Field(default=100, ge=1)
     alarm_email: str | None = None
 

@@ -16,6 +16,7 @@ from stacks.airflow import AirflowStack
 from stacks.config import ROOT, EnvironmentConfig
 from stacks.constructs.alert_topic import alert_topic
 from stacks.constructs.image_context import Image
+from stacks.constructs.notebook import Notebook
 from stacks.constructs.private_bucket import allow_objects
 from stacks.constructs.reaper import Reaper
 from stacks.network import NetworkStack
@@ -46,6 +47,7 @@ class WorkflowsStack(cdk.Stack):
         # SageMaker's CPU and GPU instances are x86, whatever the services run on.
         self.image = Image(self, "TrainingImage", name="training", config=config, architecture="x86_64").asset
         self.role = self._build_job_role(storage)
+        self._let_jobs_into(network)
         self.model_packages = self._build_model_packages(
             "ModelPackages", name="flights", description="Models that predict whether a flight arrives late"
         )
@@ -71,6 +73,18 @@ class WorkflowsStack(cdk.Stack):
         )
         self._build_budget()
         self.reaper = Reaper(self, "Reaper", config=config, network=network, storage=storage)
+        if config.workflows.notebook is not None:
+            notebook = Notebook(
+                self,
+                "Notebook",
+                config=config,
+                settings=config.workflows.notebook,
+                network=network,
+                storage=storage,
+                job_role=self.role,
+                settings_parameter=f"{config.ssm_prefix}/workflows",
+            )
+            cdk.CfnOutput(self, "NotebookName", value=notebook.instance.attr_notebook_instance_name)
         cdk.CfnOutput(self, "ReaperFunctionName", value=self.reaper.function.function_name)
         cdk.CfnOutput(self, "JobsTopicArn", value=self.reaper.topic.topic_arn)
         cdk.CfnOutput(self, "FailuresTopicArn", value=self.failures.topic_arn)
@@ -154,6 +168,51 @@ class WorkflowsStack(cdk.Stack):
             "AwsSolutions-IAM5",
         )
         return role
+
+    def _let_jobs_into(self, network: NetworkStack) -> None:
+        """What SageMaker does with a job's role to put the job into the VPC.
+
+        Source: https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html
+        """
+        policy = iam.ManagedPolicy(
+            self,
+            "JobNetworkPolicy",
+            description="Lets jobs have network interfaces in the VPC",
+            roles=[self.role],
+            statements=[
+                iam.PolicyStatement(
+                    actions=[
+                        "ec2:CreateNetworkInterface",
+                        "ec2:CreateNetworkInterfacePermission",
+                        "ec2:DeleteNetworkInterface",
+                    ],
+                    resources=[
+                        self.format_arn(service="ec2", resource=resource, resource_name=name)
+                        for resource, name in (
+                            ("network-interface", "*"),
+                            *(("subnet", subnet) for subnet in network.service_subnet_ids),
+                            ("security-group", network.groups.jobs.security_group_id),
+                        )
+                    ],
+                ),
+                iam.PolicyStatement(
+                    actions=[
+                        "ec2:DeleteNetworkInterfacePermission",
+                        "ec2:DescribeDhcpOptions",
+                        "ec2:DescribeNetworkInterfaces",
+                        "ec2:DescribeSecurityGroups",
+                        "ec2:DescribeSubnets",
+                        "ec2:DescribeVpcs",
+                    ],
+                    resources=["*"],
+                ),
+            ],
+        )
+        waive(
+            policy,
+            "Interfaces get their ids when a job starts, and the other actions of EC2 take no resource",
+            "AwsSolutions-IAM5",
+        )
 
     def _allow_tasks(self, airflow: AirflowStack) -> None:
         """A policy of this stack on the tasks' role: granting from there would make a cycle of stacks."""

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = {"stacks", "lambdas", "runtime", "dags", "ml", "ops", "local", "tests", "benchmarks"}
+PARTS = {"stacks", "lambdas", "runtime", "dags", "ml", "ops", "local", "tests", "benchmarks", "notebooks"}
 FORBIDDEN = {
     "stacks": {"local", "ops", "runtime", "lambdas", "dags", "ml", "tests"},
     "lambdas": {"local", "ops", "stacks", "dags", "ml", "tests"},
     "runtime": {"local", "ops", "stacks", "lambdas", "dags", "ml", "tests"},
     "dags": {"local", "ops", "stacks", "lambdas", "tests"},
     "ml": {"local", "ops", "stacks", "lambdas", "dags", "runtime", "tests"},
+    "notebooks": PARTS - {"notebooks"},
     "local": {"stacks", "lambdas", "dags", "ml", "runtime", "ops", "tests"},
 }
 LEAF_STACKS = {"delivery", "scaling", "workflows", "tracking", "pets"}

@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 from airflow.sdk.exceptions import AirflowFailException
 
+from runtime.sagemaker.requests import vpc_config
 from runtime.settings import WorkflowSettings, tags
 
 
@@ -43,7 +44,11 @@ def register(
     container = {"Image": settings.training_image, "ModelDataUrl": model_uri}
     try:
         client.create_model(
-            ModelName=name, PrimaryContainer=container, ExecutionRoleArn=settings.role_arn, Tags=tags(context)
+            ModelName=name,
+            PrimaryContainer=container,
+            ExecutionRoleArn=settings.role_arn,
+            VpcConfig=vpc_config(settings),
+            Tags=tags(context),
         )
     except client.exceptions.ClientError as error:
         if "already existing" not in str(error):

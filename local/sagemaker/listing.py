@@ -36,6 +36,11 @@ def page(
     key = keys[request.get("SortBy", DEFAULT_SORT_BY.get(kind, "CreationTime"))]
     default = "Descending" if kind in DESCENDING_BY_DEFAULT else "Ascending"
     found.sort(key=lambda item: item[key], reverse=request.get("SortOrder", default) == "Descending")
+    return slice_of(found, request)
+
+
+def slice_of(found: list[Record], request: Record) -> tuple[list[Record], str | None]:
+    """The page of a list that is in order; raises ListingError for a token that was not given out."""
     token = request.get("NextToken", "0")
     if not token.isdigit():
         raise ListingError(f"NextToken {token} was not given out by this operation")

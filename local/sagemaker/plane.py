@@ -68,6 +68,7 @@ class SageMakerPlane:
 
     def _step(self) -> None:
         with self._store.lock:
+            self._service.notebooks.step()
             for kind in JOBS:
                 for name, job in list(self._store.of(kind).items()):
                     if job[JOBS[kind][3]] in RUNNING:

@@ -14,7 +14,9 @@ from botocore.model import ListShape, Shape, StructureShape
 from local.account.json_api import ApiError, answer
 from local.account.resources.shapes import InvalidPropertiesError, to_api
 from local.sagemaker import checks, listing
+from local.sagemaker.notebooks import Notebooks
 from local.sagemaker.store import Record, Store
+from local.sagemaker.tuning import summary
 
 # kind: (name key, ARN key, ARN's resource type, status key)
 JOBS = {
@@ -29,6 +31,7 @@ JOBS = {
     ),
 }
 RUNNING = ("InProgress", "Stopping")
+_VALUE = "FinalHyperParameterTuningJobObjectiveMetric"
 READ_ONLY = ("Describe", "List")
 
 
@@ -60,11 +63,14 @@ class SageMakerService:
             "UpdateModelPackage": self.update_model_package,
             "DeleteModelPackage": lambda request: self._delete("ModelPackage", request["ModelPackageName"]),
             "ListModelPackages": self.list_model_packages,
+            "ListTrainingJobsForHyperParameterTuningJob": self.list_trials,
             "AddTags": self.add_tags,
             "ListTags": lambda request: {"Tags": self._store.tags.get(request["ResourceArn"], [])},
         }
         for kind in JOBS:
             self._operations |= self._job_operations(kind)
+        self.notebooks = Notebooks(store, arn=self._arn)
+        self._operations |= self.notebooks.operations
 
     def _job_operations(self, kind: str) -> dict[str, Callable[[Record], Record]]:
         name_key = JOBS[kind][0]
@@ -156,6 +162,24 @@ class SageMakerService:
             if kind == "TrainingJob":
                 job["SecondaryStatus"] = "Stopping"
         return {}
+
+    def list_trials(self, request: Record) -> Record:
+        """The trainings of a tuning job, each with its objective."""
+        tuning = self._existing("HyperParameterTuningJob", request.pop("HyperParameterTuningJobName"))
+        wanted = tuning["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
+        trials = [summary(self._store.of("TrainingJob")[name], wanted) for name in tuning["_trials"]]
+        if request.get("SortBy") == "FinalObjectiveMetricValue":
+            # Those without a value are left out of this order, as the API documents.
+            request.pop("SortBy")
+            trials = sorted(
+                (trial for trial in trials if _VALUE in trial),
+                key=lambda trial: trial[_VALUE]["Value"],
+                reverse=request.pop("SortOrder", "Ascending") == "Descending",
+            )
+            found, token = listing.slice_of(trials, request)
+        else:
+            found, token = self._page("TrainingJob", trials, request)
+        return {"TrainingJobSummaries": found, "NextToken": token}
 
     # Models
 
@@ -261,13 +285,15 @@ class SageMakerService:
         return {}
 
     def _list(self, kind: str, answer_key: str, request: Record) -> Record:
+        found, token = self._page(kind, self._store.of(kind).values(), request)
+        return {answer_key: found, "NextToken": token}
+
+    def _page(self, kind: str, items: Iterable[Record], request: Record) -> tuple[list[Record], str | None]:
         name_key, _, _, status_key = JOBS.get(kind, (f"{kind}Name", "", "", None))
-        items = self._store.of(kind).values()
         try:
-            found, token = listing.page(kind, items, request, name_key=name_key, status_key=status_key)
+            return listing.page(kind, items, request, name_key=name_key, status_key=status_key)
         except listing.ListingError as error:
             raise SageMakerError("ValidationException", str(error)) from error
-        return {answer_key: found, "NextToken": token}
 
 
 def _refuse(mistakes: Iterable[str]) -> None:

@@ -46,15 +46,34 @@ def best_trial(trials: list[Record], wanted: Record) -> Record | None:
     if not scored:
         return None
     sign = 1 if wanted["Type"] == "Maximize" else -1
-    value, trial = max(scored, key=lambda pair: sign * pair[0])
-    return {
-        "TrainingJobName": trial["TrainingJobName"],
-        "TrainingJobArn": trial["TrainingJobArn"],
-        "CreationTime": trial["CreationTime"],
-        "TrainingStartTime": trial["TrainingStartTime"],
-        "TrainingEndTime": trial["TrainingEndTime"],
-        "TrainingJobStatus": trial["TrainingJobStatus"],
-        "TunedHyperParameters": trial["_tuned"],
-        "FinalHyperParameterTuningJobObjectiveMetric": {"MetricName": wanted["MetricName"], "Value": value},
-        "ObjectiveStatus": "Succeeded",
+    _, trial = max(scored, key=lambda pair: sign * pair[0])
+    return summary(trial, wanted)
+
+
+def summary(trial: Record, wanted: Record) -> Record:
+    """What a tuning job tells of one of its trainings."""
+    value = objective(trial, wanted["MetricName"])
+    ended = trial["TrainingJobStatus"] in ("Completed", "Failed", "Stopped")
+    told: Record = {
+        key: trial[key]
+        for key in (
+            "TrainingJobName",
+            "TrainingJobArn",
+            "CreationTime",
+            "TrainingStartTime",
+            "TrainingEndTime",
+            "TrainingJobStatus",
+            "FailureReason",
+        )
+        if key in trial
     }
+    told |= {
+        "TunedHyperParameters": trial["_tuned"],
+        "ObjectiveStatus": "Succeeded" if value is not None else "Failed" if ended else "Pending",
+    }
+    if value is not None:
+        told["FinalHyperParameterTuningJobObjectiveMetric"] = {
+            "MetricName": wanted["MetricName"],
+            "Value": value,
+        }
+    return told

@@ -93,6 +93,7 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         started_at = time.time()
         settings = workflow_settings()
         request = {**self.request(settings, **self.op_kwargs), "Tags": tags(context)}
+        request = requests.in_vpc(self.kind, request, settings)
         requests.check_limit(self.kind, request, settings)
         if self.spot:
             request = requests.with_spot(self.kind, request)

@@ -1,4 +1,4 @@
-"""What every job's request must say: a hard limit, and with spot a longest wait and checkpoints."""
+"""What every job's request must say: its network, a hard limit, and with spot a longest wait and checkpoints."""
 
 from __future__ import annotations
 
@@ -9,6 +9,27 @@ from runtime.settings import WorkflowSettings
 
 # Spot capacity may take this many times the run itself, waiting and interruptions included.
 SPOT_WAIT_FACTOR = 2
+
+
+def in_vpc(kind: str, request: Mapping[str, Any], settings: WorkflowSettings) -> dict[str, Any]:
+    """The request with its job in the environment's VPC, unless it names a network itself.
+
+    A transform job has no network of its own: it runs in its model's (`vpc_config`).
+    """
+    if kind == "tuning":
+        definition = in_vpc("training", request["TrainingJobDefinition"], settings)
+        return {**request, "TrainingJobDefinition": definition}
+    if kind == "training":
+        return {"VpcConfig": vpc_config(settings), **request}
+    if kind == "processing":
+        network = {"VpcConfig": vpc_config(settings), **request.get("NetworkConfig", {})}
+        return {**request, "NetworkConfig": network}
+    return dict(request)
+
+
+def vpc_config(settings: WorkflowSettings) -> dict[str, list[str]]:
+    """Subnets and security groups of jobs, as SageMaker's requests have them."""
+    return {"Subnets": settings.subnet_ids, "SecurityGroupIds": settings.security_group_ids}
 
 
 def with_spot(kind: str, request: Mapping[str, Any]) -> dict[str, Any]:

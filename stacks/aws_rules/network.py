@@ -154,6 +154,33 @@ def way_out(templates: Templates, subnet: Resource) -> str:
     return "none"
 
 
+def nat_instance_lets_all_out(templates: Templates) -> Iterator[Finding]:
+    """What a group sends to AWS passes the NAT instance's own security groups first."""
+    for instance in templates.of("AWS::EC2::Instance"):
+        if is_true(instance.properties.get("SourceDestCheck", True)):
+            continue
+        interfaces = as_list(instance.properties.get("NetworkInterfaces")) or [
+            {"GroupSet": instance.properties.get("SecurityGroupIds")}
+        ]
+        own = [
+            group
+            for interface in interfaces
+            for group in groups_of(templates, instance, interface.get("GroupSet"))
+        ]
+        callers = {
+            group.id: group
+            for group, _, rule in rules_of(templates, EGRESS)
+            if group not in own and rule.get("CidrIp") in ANYWHERE and _covers(rule, HTTPS)
+        }
+        for caller in callers.values():
+            if not any(joined(templates, caller, group, HTTPS) for group in own):
+                yield caller.finding(
+                    "NETWORK-NAT",
+                    f"may call AWS's APIs, but {instance.id}, the way out, doesn't let it in at {HTTPS}",
+                    "Every call would time out: add the rule (stacks/constructs/security_groups.py)",
+                )
+
+
 def databases_are_private(templates: Templates) -> Iterator[Finding]:
     """No database has a public address."""
     for database in templates.of("AWS::RDS::DBInstance"):
@@ -179,4 +206,11 @@ def bastion_is_found(templates: Templates) -> Iterator[Finding]:
             )
 
 
-RULES = (nothing_from_outside, what_tasks_need, ways_out, databases_are_private, bastion_is_found)
+RULES = (
+    nothing_from_outside,
+    what_tasks_need,
+    ways_out,
+    nat_instance_lets_all_out,
+    databases_are_private,
+    bastion_is_found,
+)

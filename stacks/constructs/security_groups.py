@@ -25,6 +25,7 @@ class SecurityGroups(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self._vpc = vpc
+        self._callers: list[ec2.SecurityGroup] = []
         self.webserver = self._group("Webserver", "the webserver")
         self.airflow = self._group("Airflow", "every other Airflow task")
         self.load_metric = self._group("LoadMetric", "the load metric Lambda")
@@ -57,6 +58,7 @@ class SecurityGroups(Construct):
         group = ec2.SecurityGroup(self, name, vpc=self._vpc, description=f"Of {of}", allow_all_outbound=False)
         if calls_out:
             group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(HTTPS), "AWS APIs")
+            self._callers.append(group)
         return group
 
     def _add_arrows(self, *, flower: bool) -> None:
@@ -89,7 +91,6 @@ class SecurityGroups(Construct):
 
     def _let_out_through_bastion(self) -> None:
         """What the groups may send to AWS passes the bastion's own network interface first."""
-        sources = [self.webserver, self.airflow, self.mlflow, self.load_metric, self.jobs, self.worker_hosts]
-        sources.append(self.pets)
-        for source in filter(None, sources):
-            self.bastion.add_ingress_rule(source, ec2.Port.tcp(HTTPS), "on the way out")
+        for source in self._callers:
+            if source is not self.bastion:
+                self.bastion.add_ingress_rule(source, ec2.Port.tcp(HTTPS), "on the way out")

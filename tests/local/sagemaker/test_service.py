@@ -227,3 +227,48 @@ def test_batches_lose_no_line_and_stay_small(lines: list[bytes], most: int) -> N
     found = batches(data, "Line", "MultiRecord", most)
     assert b"".join(found) == data
     assert all(len(batch) <= most for batch in found)
+
+
+def test_trials_of_a_tuning_job_are_listed_with_their_objectives(sagemaker: SageMakerService) -> None:
+    definition = {key: value for key, value in TRAINING.items() if key != "TrainingJobName"}
+    algorithm = dict(TRAINING["AlgorithmSpecification"])  # type: ignore[call-overload]
+    metrics = [{"Name": "auc", "Regex": "auc=(.*)"}]
+    sagemaker.call(
+        "CreateHyperParameterTuningJob",
+        {
+            "HyperParameterTuningJobName": "search",
+            "HyperParameterTuningJobConfig": {
+                "Strategy": "Random",
+                "HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "auc"},
+                "ResourceLimits": {"MaxNumberOfTrainingJobs": 3, "MaxParallelTrainingJobs": 3},
+                "ParameterRanges": {
+                    "IntegerParameterRanges": [{"Name": "depth", "MinValue": "3", "MaxValue": "8"}]
+                },
+            },
+            "TrainingJobDefinition": definition
+            | {"AlgorithmSpecification": algorithm | {"MetricDefinitions": metrics}},
+        },
+    )
+    search = sagemaker._store.of("HyperParameterTuningJob")["search"]
+    for name, value in (("a", 0.6), ("b", 0.8), ("c", None)):
+        sagemaker._store.of("TrainingJob")[name] = trial(name, value)
+        search["_trials"].append(name)
+    listed = sagemaker.call(
+        "ListTrainingJobsForHyperParameterTuningJob", {"HyperParameterTuningJobName": "search"}
+    )["TrainingJobSummaries"]
+    assert {each["TrainingJobName"]: each["ObjectiveStatus"] for each in listed} == {
+        "a": "Succeeded",
+        "b": "Succeeded",
+        "c": "Failed",
+    }
+    best = sagemaker.call(
+        "ListTrainingJobsForHyperParameterTuningJob",
+        {
+            "HyperParameterTuningJobName": "search",
+            "SortBy": "FinalObjectiveMetricValue",
+            "SortOrder": "Descending",
+            "MaxResults": 1,
+        },
+    )
+    assert [each["TrainingJobName"] for each in best["TrainingJobSummaries"]] == ["b"]
+    assert best["NextToken"] == "1"

@@ -8,7 +8,15 @@ import pytest
 from dags.flights import jobs
 from local.sagemaker.service import JOBS, SageMakerService
 from local.sagemaker.store import Store
+from runtime.sagemaker.requests import in_vpc
 from runtime.settings import WorkflowSettings
+
+KINDS = {
+    "ProcessingJob": "processing",
+    "TrainingJob": "training",
+    "HyperParameterTuningJob": "tuning",
+    "TransformJob": "transform",
+}
 
 SETTINGS = WorkflowSettings(
     region="us-east-1",
@@ -16,8 +24,8 @@ SETTINGS = WorkflowSettings(
     training_image="000000000000.dkr.ecr.us-east-1.amazonaws.com/images:" + "a" * 64,
     data_bucket="data",
     model_package_group="models",
-    subnet_ids=[],
-    security_group_ids=[],
+    subnet_ids=["subnet-1", "subnet-2"],
+    security_group_ids=["sg-1"],
     instance_types={
         "processing": "ml.m5.large",
         "training": "ml.p3.2xlarge",
@@ -52,5 +60,27 @@ def test_request_of_the_workflow_is_taken(tmp_path: Path, kind: str, request_: d
         "CreateModel",
         {"ModelName": "model", "PrimaryContainer": container, "ExecutionRoleArn": SETTINGS.role_arn},
     )
-    named = request_ | {JOBS[kind][0]: "flights-1", "Tags": [{"Key": "updraft:dag", "Value": "flights"}]}
+    named = in_vpc(KINDS[kind], request_, SETTINGS) | {
+        JOBS[kind][0]: "flights-1",
+        "Tags": [{"Key": "updraft:dag", "Value": "flights"}],
+    }
     assert service.call(f"Create{kind}", named)[JOBS[kind][1]].endswith("/flights-1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_", "way"),
+    [
+        ("training", {}, ("VpcConfig",)),
+        ("processing", {"NetworkConfig": {"EnableNetworkIsolation": True}}, ("NetworkConfig", "VpcConfig")),
+        ("tuning", {"TrainingJobDefinition": {}}, ("TrainingJobDefinition", "VpcConfig")),
+    ],
+)
+def test_job_runs_in_the_vpc_unless_it_names_a_network(
+    kind: str, request_: dict[str, Any], way: tuple[str, ...]
+) -> None:
+    found: Any = in_vpc(kind, request_, SETTINGS)
+    for key in way:
+        found = found[key]
+    assert found == {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
+    own = {"Subnets": ["own"], "SecurityGroupIds": ["own"]}
+    assert in_vpc("training", {"VpcConfig": own}, SETTINGS)["VpcConfig"] == own
