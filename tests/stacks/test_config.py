@@ -47,6 +47,9 @@ def test_local_environment_is_accepted_once_its_authority_exists(monkeypatch: py
         ('region = "us-east-1"', 'region = "mars"', "region: string should match pattern"),
         ("rds-global-bundle.pem", "gone.pem", "database.ca_bundle: docker/certificates/gone.pem does not exist"),
         ("[tracking]\nenabled = true", "[tracking]\nenabled = 1", "tracking.enabled: input should be a valid boolean, came 1"),
+        ("[tracking]", '[pets]\nplatform = "eks"\n[tracking]', "pets.eks_cluster: missing"),
+        ("[tracking]", '[pets]\neks_cluster = "a"\n[tracking]', 'pets.eks_cluster, eks_namespace: only go with platform "eks"'),
+        ("[tracking]", '[pets]\nplatform = "mesos"\n[tracking]', "pets.platform: input should be 'none', 'ecs' or 'eks'"),
         ('nat = "instance"', 'nat = "instance"\ncidr = "10.0.0.0/8"', "network.cidr: 10.0.0.0/8 has /8"),
     ],
 )  # fmt: skip
