@@ -263,6 +263,34 @@ class Warehouse(Section):
     enabled: bool = False
 
 
+class Pets(Section):
+    """The pet detection pipeline; without this section nothing of it exists.
+
+    `platform` is where the application around the model is deployed; with `none` a model is only registered.
+    """
+
+    platform: Literal["none", "ecs", "eks"] = "none"
+    instance_type: SageMakerInstance = Field(default="ml.g5.xlarge", description="Of the training, on spot")
+    size: FargateSize = Field(
+        default=FargateSize(cpu=512, memory_mib=1024), description="Of the application, on ECS"
+    )
+    count: int = Field(default=1, ge=1, le=10, description="Copies of the application")
+    eks_cluster: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z_-]{0,99}$")] | None = None
+    eks_namespace: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = (
+        "default"
+    )
+
+    @model_validator(mode="after")
+    def _names_its_platform(self) -> Self:
+        if self.platform == "eks" and self.eks_cluster is None:
+            raise ValueError('eks_cluster: missing; platform "eks" needs the name of an existing cluster')
+        if self.platform != "eks" and self.model_fields_set & {"eks_cluster", "eks_namespace"}:
+            raise ValueError(
+                f'eks_cluster, eks_namespace: only go with platform "eks", {self.platform!r} came'
+            )
+        return self
+
+
 class Services(Section):
     """`control_plane` is the one task of the merged topology; the others are services of their own."""
 
@@ -310,6 +338,7 @@ class EnvironmentConfig(Section):
     workflows: Workflows = Workflows()
     tracking: Tracking = Tracking()
     spark: Spark = Spark()
+    pets: Pets | None = None
     warehouse: Warehouse = Warehouse()
 
     @property
