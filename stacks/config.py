@@ -31,6 +31,8 @@ CLOCK_TIME = r"^([01]\d|2[0-3]):[0-5]\d$"
 SubnetId = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]{8,17}$")]
 Ami = Annotated[str, StringConstraints(pattern=r"^ami-[0-9a-f]{8,17}$")]
 GITHUB_REPOSITORY = r"^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$"
+# No log-in, no query: what stands here is read by whoever may describe a task definition.
+OPENLINEAGE_URL = r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?$"
 SageMakerInstance = Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
 
 
@@ -196,6 +198,10 @@ class Workflows(Section):
 class Tracking(Section):
     enabled: bool = False
     size: FargateSize = FargateSize(cpu=512, memory_mib=1024)
+    openlineage_url: Annotated[str, StringConstraints(pattern=OPENLINEAGE_URL)] | None = Field(
+        default=None,
+        description="Where Airflow also sends OpenLineage events: https://host/path, without a log-in",
+    )
 
 
 class EmrServerless(Section):
@@ -257,6 +263,34 @@ class Warehouse(Section):
     enabled: bool = False
 
 
+class Pets(Section):
+    """The pet detection pipeline; without this section nothing of it exists.
+
+    `platform` is where the application around the model is deployed; with `none` a model is only registered.
+    """
+
+    platform: Literal["none", "ecs", "eks"] = "none"
+    instance_type: SageMakerInstance = Field(default="ml.g5.xlarge", description="Of the training, on spot")
+    size: FargateSize = Field(
+        default=FargateSize(cpu=512, memory_mib=1024), description="Of the application, on ECS"
+    )
+    count: int = Field(default=1, ge=1, le=10, description="Copies of the application")
+    eks_cluster: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z_-]{0,99}$")] | None = None
+    eks_namespace: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = (
+        "default"
+    )
+
+    @model_validator(mode="after")
+    def _names_its_platform(self) -> Self:
+        if self.platform == "eks" and self.eks_cluster is None:
+            raise ValueError('eks_cluster: missing; platform "eks" needs the name of an existing cluster')
+        if self.platform != "eks" and self.model_fields_set & {"eks_cluster", "eks_namespace"}:
+            raise ValueError(
+                f'eks_cluster, eks_namespace: only go with platform "eks", {self.platform!r} came'
+            )
+        return self
+
+
 class Services(Section):
     """`control_plane` is the one task of the merged topology; the others are services of their own."""
 
@@ -304,6 +338,7 @@ class EnvironmentConfig(Section):
     workflows: Workflows = Workflows()
     tracking: Tracking = Tracking()
     spark: Spark = Spark()
+    pets: Pets | None = None
     warehouse: Warehouse = Warehouse()
 
     @property
@@ -337,6 +372,7 @@ class EnvironmentConfig(Section):
         mistakes = [
             *self._top_level_mistakes(),
             *self._network_mistakes(),
+            *self._tracking_mistakes(),
             *self._service_mistakes(),
             *self._broker_mistakes(),
             *self._spark_mistakes(),
@@ -367,6 +403,12 @@ class EnvironmentConfig(Section):
         for zone in self.network.existing.availability_zones if self.network.existing else ():
             if zone[:-1] != self.region:
                 yield f"network.existing.availability_zones: {zone} is not in {self.region}"
+
+    def _tracking_mistakes(self) -> Iterator[str]:
+        url = self.tracking.openlineage_url
+        # The security groups let HTTPS out and nothing else.
+        if url is not None and not self.is_emulated and not re.match(r"^https://[^:/]+(:443)?(/|$)", url):
+            yield f"tracking.openlineage_url: {url} can't be reached; it has to be https:// on port 443"
 
     def _service_mistakes(self) -> Iterator[str]:
         if "default" not in self.workers:

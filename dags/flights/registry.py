@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 from airflow.sdk.exceptions import AirflowFailException
 
+from runtime.lineage.notes import note
 from runtime.sagemaker.requests import vpc_config
 from runtime.settings import WorkflowSettings, tags
 
@@ -64,11 +65,19 @@ def register(
         ModelPackageDescription=f"AUC {chosen['value']:.4f}, baseline {chosen['baseline']:.4f}",
         ClientToken=name,
         ModelApprovalStatus="Approved",
-        CustomerMetadataProperties={"auc": f"{chosen['value']:.6f}", "baseline": f"{chosen['baseline']:.6f}"},
+        CustomerMetadataProperties={
+            "auc": f"{chosen['value']:.6f}",
+            "baseline": f"{chosen['baseline']:.6f}",
+            # A version of a package can't be tagged: this is its way back to the DAG run.
+            "dag_id": context["ti"].dag_id,
+            "run_id": context["ti"].run_id,
+        },
         InferenceSpecification={
             "Containers": [container],
             "SupportedContentTypes": ["text/csv"],
             "SupportedResponseMIMETypes": ["text/csv"],
         },
     )
-    return {"model_name": name, "model_package_arn": package["ModelPackageArn"]}
+    arn = package["ModelPackageArn"]
+    note(tags={"model_name": name, "model_package_arn": arn, "model_version": arn.rsplit("/", 1)[1]})
+    return {"model_name": name, "model_package_arn": arn}

@@ -200,7 +200,7 @@ def run_date() -> date:
     },
     params={
         "policies": Param(
-            20_000, type="integer", minimum=1_000, maximum=2_000_000, description="Policies delivered"
+            20_000, type="integer", minimum=1_000, maximum=1_000_000, description="Policies delivered"
         ),
         "seed": Param(7, type="integer", minimum=0, description="Another seed delivers another book"),
         "defect": Param(

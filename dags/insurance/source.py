@@ -36,7 +36,6 @@ COVERAGES = {"liability": 0.62, "partial": 0.85, "full": 1.0}
 DEDUCTIBLES_USD = {250: 1.12, 500: 1.0, 1000: 0.88, 2000: 0.74}
 CLAIM_KINDS = {"collision": 3_900, "theft": 8_200, "weather": 2_100, "glass": 620, "liability": 5_400}
 Frames = dict[str, pd.DataFrame]
-Random = np.random.Generator
 
 
 def deliver(
@@ -89,13 +88,13 @@ def _ids(letter: str, first: int, count: int) -> np.ndarray:
     return np.char.mod(f"{letter}%09d", np.arange(first, first + count))
 
 
-def _pick(random: Random, shares: Mapping[str, float], count: int) -> np.ndarray:
+def _pick(random: np.random.Generator, shares: Mapping[str, float], count: int) -> np.ndarray:
     weights = np.array(list(shares.values()))
     return random.choice(np.array(list(shares)), size=count, p=weights / weights.sum())
 
 
 def _customers(
-    random: Random, count: int, regions: pd.DataFrame, today: np.datetime64
+    random: np.random.Generator, count: int, regions: pd.DataFrame, today: np.datetime64
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The customers, and how each one's claims differ from what is recorded of them (1 on average)."""
     age = 18 + 72 * random.beta(1.6, 2.2, count)
@@ -120,7 +119,7 @@ def _customers(
 
 
 def _policies(
-    random: Random, count: int, people: pd.DataFrame, regions: pd.DataFrame, today: np.datetime64
+    random: np.random.Generator, count: int, people: pd.DataFrame, regions: pd.DataFrame, today: np.datetime64
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The policies, and the row of each one's customer."""
     # Each customer has a policy before any has a second one.
@@ -158,7 +157,7 @@ def _policies(
 
 
 def _premium(
-    random: Random,
+    random: np.random.Generator,
     policies: pd.DataFrame,
     customer: pd.DataFrame,
     regions: pd.DataFrame,
@@ -207,7 +206,7 @@ def _claims_per_year(
 
 
 def _claims(
-    random: Random, policies: pd.DataFrame, per_year: np.ndarray, today: np.datetime64
+    random: np.random.Generator, policies: pd.DataFrame, per_year: np.ndarray, today: np.datetime64
 ) -> pd.DataFrame:
     """Every claim of the last HISTORY_YEARS, by the row of its policy."""
     exposed_days = np.minimum(

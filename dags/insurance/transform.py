@@ -118,7 +118,12 @@ def build_features(connection: Connection, file: Path, *, as_of: date) -> int:
     split = f"CASE WHEN {bucket} < 70 THEN 'train' WHEN {bucket} < 85 THEN 'validation' ELSE 'test' END"
     learned = _features_query(_year_before(as_of), split=split, label="(y.policy_id IS NOT NULL)::INTEGER")
     current = _features_query(as_of, split=f"'{CURRENT}'", label="NULL::INTEGER")
-    return write_parquet(connection, f"({learned}) UNION ALL ({current}) ORDER BY as_of, policy_id", file)
+    # The rows are wide: holding them back to keep an order that nobody asks for would take the memory of all of them.
+    connection.execute("SET preserve_insertion_order = false")
+    try:
+        return write_parquet(connection, f"({learned}) UNION ALL ({current})", file)
+    finally:
+        connection.execute("RESET preserve_insertion_order")
 
 
 def write_matrices(connection: Connection, folder: Path) -> dict[str, int]:

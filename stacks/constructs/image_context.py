@@ -15,11 +15,12 @@ FILES = {"airflow": ("airflow_local_settings.py",), "mlflow": ("server.py",), "s
 SOURCES: dict[str, tuple[str, ...]] = {
     "airflow": ("runtime",),
     "training": ("ml",),
+    "pets-training": ("ml",),
     "mlflow": (),
     "spark": (),
 }
-# Those that speak to the database or the broker.
-VERIFIES_TLS = {"airflow", "mlflow"}
+# Images that talk to the database and the broker, and so hold their authorities.
+WITH_AUTHORITIES = ("airflow", "mlflow")
 PLATFORMS = {"arm64": ecr_assets.Platform.LINUX_ARM64, "x86_64": ecr_assets.Platform.LINUX_AMD64}
 
 
@@ -46,7 +47,7 @@ def stage_context(context: Path, name: str, config: EnvironmentConfig) -> None:
         shutil.copytree(
             ROOT / source, context / source, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "hooks")
         )
-    if name in VERIFIES_TLS:
+    if name in WITH_AUTHORITIES:
         shutil.copyfile(ROOT / config.database.ca_bundle, context / "database-ca.pem")
         broker = config.broker.ca_bundle
         (context / "broker-ca.pem").write_bytes((ROOT / broker).read_bytes() if broker else b"")

@@ -22,6 +22,7 @@ DAG_IDS = [
     "grid_search",
     "grid_search_spark",
     "insurance_etl",
+    "pet_detection",
     "sagemaker_training",
 ]
 # What a DAG file may have outside its tasks by mistake, and what is said of it.
@@ -181,3 +182,14 @@ def test_starter_of_a_new_environment_keeps_the_house_rules() -> None:
     found = described(starter)[str(starter)]
     assert (found["errors"], [dag["dag_id"] for dag in found["dags"]]) == ({}, ["first_steps"])
     assert violations(found["dags"][0]) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("data_engineering.fetch", "data_engineering.transform"),
+     ("data_engineering.transform", "ml_engineering.train"), ("ml_engineering.train", "ml_engineering.validate"),
+     ("ml_engineering.validate", "ml_engineering.accept"), ("ml_engineering.accept", "ml_engineering.register"),
+     ("ml_engineering.register", "build"), ("build", "deploy"), ("deploy", "summary"), ("summary", "clean_up")],
+)  # fmt: skip
+def test_pet_detection_deploys_only_what_was_accepted_and_cleans_up_last(before: str, after: str) -> None:
+    assert after in shipped()["pet_detection"]["tasks"][before]["downstream"]

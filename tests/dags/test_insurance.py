@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ import psycopg2
 import pytest
 
 from local.paths import LocalPaths
+from local.sagemaker.storage import client
 from runtime import migrate
 from tests.local.database.endpoint import PASSWORD, Endpoint, serving
+from tests.local.sagemaker.hosting import Emulator
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = LocalPaths(ROOT / ".updraft" / "local").environments
@@ -67,7 +70,8 @@ def test_case_passes(case: str, tmp_path: Path) -> None:
     run_case(CASES / f"case_insurance_{case}.py", tmp_path, "airflow")
 
 
-def test_tables_are_exchanged_whole(endpoint: Endpoint, tmp_path: Path) -> None:
+def connection_to(endpoint: Endpoint) -> dict[str, str]:
+    """What the stack's secret and the image's environment say."""
     connection = {
         "conn_type": "postgres",
         "host": "127.0.0.1",
@@ -77,14 +81,32 @@ def test_tables_are_exchanged_whole(endpoint: Endpoint, tmp_path: Path) -> None:
         "password": WAREHOUSE_PASSWORD,
         "extra": {"sslmode": "verify-full", "sqlalchemy_query": {"sslmode": "verify-full"}},
     }
-    run_case(
-        CASES / "case_insurance_warehouse.py",
-        tmp_path,
-        "airflow",
-        AIRFLOW_CONN_WAREHOUSE=json.dumps(connection),
-        # As the image has it: the connection names no authorities.
-        PGSSLROOTCERT=str(endpoint.ca),
-    )
+    return {"AIRFLOW_CONN_WAREHOUSE": json.dumps(connection), "PGSSLROOTCERT": str(endpoint.ca)}
+
+
+def test_tables_are_exchanged_whole(endpoint: Endpoint, tmp_path: Path) -> None:
+    run_case(CASES / "case_insurance_warehouse.py", tmp_path, "airflow", **connection_to(endpoint))
+
+
+def test_steps_follow_one_another_on_s3_and_postgresql(endpoint: Endpoint, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        paths = LocalPaths(tmp_path / "account", port=probe.getsockname()[1])
+    emulator = Emulator(paths)
+    emulator.start()
+    try:
+        client(paths, "s3").create_bucket(Bucket="data")
+        run_case(
+            CASES / "case_insurance_pipeline.py",
+            tmp_path,
+            "airflow",
+            AWS_ENDPOINT_URL=paths.endpoint_url,
+            AWS_ACCESS_KEY_ID=paths.access_key_id,
+            AWS_SECRET_ACCESS_KEY=paths.secret_access_key,
+            **connection_to(endpoint),
+        )
+    finally:
+        emulator.kill()
 
 
 def test_warehouse_role_reads_nothing_of_airflow_and_others_are_kept_out(endpoint: Endpoint) -> None:
