@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 PHASES = ("install", "pre_build", "build", "post_build")
 KNOWN = {"version", "env", "phases", "artifacts"}
