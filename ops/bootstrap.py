@@ -24,10 +24,12 @@ HOME = ROOT / ".updraft"
 NODE_DIRECTORY = HOME / "node"
 TOOLS = "tools"
 CLIENTS = "clients"
+KUBERNETES = "kubernetes"
 NOTEBOOK = "notebook"
 LOCKS = {
     TOOLS: "requirements.txt",
     CLIENTS: "tests/end_to_end/clients/requirements.txt",
+    KUBERNETES: "tests/pipelines/kubernetes/requirements.txt",
     NOTEBOOK: "notebooks/requirements.txt",
 }
 MINIMUM_FREE_MIB = {TOOLS: 1500, "node": 300}

@@ -38,7 +38,7 @@ VARIANTS = {
     "prod": values_of("prod"),
     "separate": base_values("separate"),
     "sqs": base_values("sqs"),
-    "instances": changed(values_of("prod"), workers={"big": ON_EC2}),
+    "instances": changed(values_of("prod"), workers={"big": ON_EC2}, pets={"platform": "ecs"}),
     "merged": changed(
         base_values("separate"),
         topology="merged",
@@ -64,7 +64,7 @@ def test_environment_has_no_finding(name: str) -> None:
     assert [str(violation) for violation in checked(name)[1]] == []
 
 
-@pytest.mark.parametrize("name", ["dev", "prod"])
+@pytest.mark.parametrize("name", ["dev", "prod", "instances"])
 def test_templates_pass_cfn_lint(name: str) -> None:
     assert lint(list(checked(name)[0].glob("*.template.json")), "us-east-1") == []
 
