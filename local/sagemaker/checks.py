@@ -55,7 +55,40 @@ HONOURED: dict[str, dict[str, tuple[Any, ...]]] = {
         "TrainingJobDefinition.HyperParameterRanges": (),
         "TrainingJobDefinition.HyperParameterTuningResourceConfig": (),
     },
-    "Model": {"Containers": (), "InferenceExecutionConfig": ()},
+    "Model": {
+        "Containers": (),
+        "InferenceExecutionConfig": (),
+        "PrimaryContainer.Mode": ("SingleModel",),
+        "PrimaryContainer.ModelDataSource": (),
+        "PrimaryContainer.ModelPackageName": (),
+        "PrimaryContainer.InferenceSpecificationName": (),
+    },
+    "EndpointConfig": {
+        "DataCaptureConfig": (),
+        "AsyncInferenceConfig": (),
+        "ExplainerConfig": (),
+        "ShadowProductionVariants": (),
+        "ExecutionRoleArn": (),
+        "VpcConfig": (),
+        "EnableNetworkIsolation": (False,),
+        "MetricsConfig": (),
+        "ProductionVariants.*.InitialInstanceCount": (1,),
+        "ProductionVariants.*.InstancePools": (),
+        "ProductionVariants.*.AcceleratorType": (),
+        "ProductionVariants.*.CoreDumpConfig": (),
+        "ProductionVariants.*.ServerlessConfig": (),
+        "ProductionVariants.*.EnableSSMAccess": (False,),
+        "ProductionVariants.*.ManagedInstanceScaling": (),
+        "ProductionVariants.*.RoutingConfig": (),
+        "ProductionVariants.*.CapacityReservationConfig": (),
+    },
+    "Endpoint": {
+        "DeploymentConfig": (),
+        "RetainAllVariantProperties": (False,),
+        "ExcludeRetainedVariantProperties": (),
+        "RetainDeploymentConfig": (False,),
+    },
+    "DesiredWeightAndCapacity": {"DesiredInstanceCount": (1,), "ServerlessUpdateConfig": ()},
 }
 
 
@@ -72,6 +105,8 @@ def mistakes(kind: str, request: Record) -> Iterator[str]:
         yield from _tuning_mistakes(request)
     if kind == "TrainingJob":
         yield from _spot_mistakes(request)
+    if kind == "Model" and "Image" not in request.get("PrimaryContainer", {}):
+        yield "PrimaryContainer.Image is required"
 
 
 def _spot_mistakes(request: Record) -> Iterator[str]:

@@ -10,7 +10,7 @@ Record = dict[str, Any]
 PAGE_SIZE = 10
 # Where the API's documentation names another default than CreationTime, Ascending.
 DEFAULT_SORT_BY = {"HyperParameterTuningJob": "Name"}
-DESCENDING_BY_DEFAULT = frozenset({"TransformJob", "Model"})
+DESCENDING_BY_DEFAULT = frozenset({"TransformJob", "Model", "Endpoint", "EndpointConfig"})
 TIMES = {
     "CreationTimeAfter": ("CreationTime", 1),
     "CreationTimeBefore": ("CreationTime", -1),

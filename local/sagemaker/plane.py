@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 
 from local import docker, processes
 from local.account.context import AccountContext
-from local.paths import ROOT
+from local.sagemaker.endpoint_host import EndpointHost
+from local.sagemaker.launch import launch
 from local.sagemaker.service import JOBS, RUNNING, SageMakerService, new_suffix
 from local.sagemaker.store import Record, Store
 from local.sagemaker.tuning import best_trial, draw, objective
@@ -33,6 +33,7 @@ class SageMakerPlane:
         self._paths = context.paths
         self._store = store
         self._service = service
+        self._endpoints = EndpointHost(self._paths, store, context.logger)
         self._stopping = threading.Event()
         self._ended: list[tuple[str, str]] = []
         self._thread = threading.Thread(target=self._run, name="sagemaker", daemon=True)
@@ -52,6 +53,7 @@ class SageMakerPlane:
                 for name, job in self._store.of(kind).items():
                     if job[JOBS[kind][3]] in RUNNING:
                         self._abandon(kind, name, job, "the host was stopped")
+            self._endpoints.stop()
         self._store.save()
         self._tidy()
 
@@ -69,6 +71,7 @@ class SageMakerPlane:
     def _step(self) -> None:
         with self._store.lock:
             self._service.notebooks.step()
+            self._endpoints.step()
             for kind in JOBS:
                 for name, job in list(self._store.of(kind).items()):
                     if job[JOBS[kind][3]] in RUNNING:
@@ -101,7 +104,8 @@ class SageMakerPlane:
         self._fail(kind, job, f"InternalServerError: {reason}")
 
     def _tidy(self) -> None:
-        """Remove directories and end instances of jobs that have ended, or that were never recorded."""
+        """Remove directories and end instances of what has ended, or was never recorded."""
+        self._endpoints.tidy()
         for kind in INSTANCE_JOBS:
             for directory in (self._paths.sagemaker / kind).glob("*"):
                 job = self._store.of(kind).get(directory.name)
@@ -162,15 +166,8 @@ class SageMakerPlane:
             if spec["model"] is None:
                 raise ValueError(f"model {job['ModelName']} was deleted")
         write_whole(directory / "job.json", spec)
-        process = processes.start(
-            self._paths,
-            _process_name(kind, name),
-            [sys.executable, "-m", "local.sagemaker.instance", str(directory)],
-            log_file=self._paths.log / "sagemaker" / f"{name}.log",
-            working_directory=ROOT,
-        )
-        # Reaped as soon as it ends, so that it is never a zombie.
-        threading.Thread(target=process.wait, daemon=True).start()
+        process_name = _process_name(kind, name)
+        launch(self._paths, process_name, "local.sagemaker.instance", directory, log_name=name)
 
     def _take_report(self, kind: str, job: Record, report: Record) -> None:
         status_key = JOBS[kind][3]

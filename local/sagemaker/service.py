@@ -14,6 +14,7 @@ from botocore.model import ListShape, Shape, StructureShape
 from local.account.json_api import ApiError, answer
 from local.account.resources.shapes import InvalidPropertiesError, to_api
 from local.sagemaker import checks, listing
+from local.sagemaker.endpoints import Endpoints
 from local.sagemaker.notebooks import Notebooks
 from local.sagemaker.store import Record, Store
 from local.sagemaker.tuning import summary
@@ -71,6 +72,7 @@ class SageMakerService:
             self._operations |= self._job_operations(kind)
         self.notebooks = Notebooks(store, arn=self._arn)
         self._operations |= self.notebooks.operations
+        self._operations |= Endpoints(store, arn=self._arn).operations
 
     def _job_operations(self, kind: str) -> dict[str, Callable[[Record], Record]]:
         name_key = JOBS[kind][0]

@@ -77,8 +77,8 @@ def test_request_that_breaks_the_model_is_refused(
 
 
 def test_operation_that_is_not_emulated_is_refused(sagemaker: SageMakerService) -> None:
-    with pytest.raises(SageMakerError, match="CreateEndpoint is not available"):
-        sagemaker.call("CreateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c"})
+    with pytest.raises(SageMakerError, match="CreateMlflowApp is not available"):
+        sagemaker.call("CreateMlflowApp", {"Name": "m"})
 
 
 def test_model_packages_are_versions_of_a_group_and_a_token_makes_one(sagemaker: SageMakerService) -> None:
