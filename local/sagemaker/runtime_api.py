@@ -110,7 +110,9 @@ class Runtime:
 
 
 def _variant(endpoint: Record, target: str | None) -> str:
-    weights = {each["VariantName"]: each["CurrentWeight"] for each in endpoint["ProductionVariants"]}
+    weights: dict[str, float] = {
+        each["VariantName"]: each["CurrentWeight"] for each in endpoint["ProductionVariants"]
+    }
     if target is not None:
         if target not in weights:
             raise InvocationError(

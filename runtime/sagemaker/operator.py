@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import Any
 
-from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
-from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import (
-    AirflowException,
-    AirflowFailException,
-    AirflowTaskTimeout,
-    TaskDeferralTimeout,
-)
+from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout, TaskDeferralTimeout
 
 from runtime.sagemaker import requests
-from runtime.sagemaker.jobs import RETRIES, Job
+from runtime.sagemaker.jobs import Job
 from runtime.sagemaker.kinds import KINDS, billable_seconds, cluster
+from runtime.sagemaker.owner import SageMakerOwner
 from runtime.sagemaker.ownership import Claim, decide, first_free, is_active
 from runtime.sagemaker.progress import DeadlineError, Watched
-from runtime.sagemaker.spend import spent_this_month
-from runtime.sagemaker.trigger import TIMED_OUT, SageMakerJobTrigger, follow_with_hooks, task_state
+from runtime.sagemaker.trigger import TIMED_OUT, SageMakerJobTrigger, follow_with_hooks
 from runtime.settings import WorkflowSettings, job_name, tags, workflow_settings
 
 # A job may wait for its instance, upload its model and report before it is seen to have ended.
 SLACK_SECONDS = 1800
-# SIGKILL follows a task's SIGTERM after five seconds.
-STATE_SECONDS = 2
-# States in which a SIGTERM came from a worker that leaves, and not from a user.
-STILL_RUNNING = frozenset({"running", "queued", "scheduled", "deferred"})
 
 
-class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
+class SageMakerJobOperator(SageMakerOwner):
     """Runs a SageMaker job that ends with its task and is never paid twice.
 
     A retry, a lost worker, and a restart of scheduler or triggerer go on with the job that is there. A clear, a mark,
@@ -64,27 +50,16 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         request: Callable[..., dict[str, Any]],
         op_kwargs: Mapping[str, Any],
         spot: bool = False,
-        deferrable: bool = True,
-        aws_conn_id: str | None = "aws_default",
         **kwargs: Any,
     ) -> None:
-        # Each key of the result is an XCom of its own: `operator.output["model_uri"]`.
-        super().__init__(multiple_outputs=True, **kwargs)
+        super().__init__(**kwargs)
         if kind not in KINDS:
             raise ValueError(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
         self.kind = kind
         self.request = request
         self.op_kwargs = op_kwargs
         self.spot = spot
-        self.deferrable = deferrable
-        self.aws_conn_id = aws_conn_id
         self._owned: Job | None = None
-        self._instance: Any = None
-
-    @cached_property
-    def client(self) -> Any:
-        """boto3's client, which retries with jitter."""
-        return SageMakerHook(aws_conn_id=self.aws_conn_id, config=RETRIES).get_conn()
 
     # The task's life
 
@@ -115,7 +90,7 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
                 self.log.info("started %s job %s", self.kind, job.name)
             status = asyncio.run(follow_with_hooks(watched, self.aws_conn_id, self.log.info))
         except (AirflowTaskTimeout, DeadlineError) as error:
-            self._stop("execution time-out")
+            self._give_up("execution time-out")
             raise AirflowTaskTimeout("the SageMaker job is told to stop: the task's time is up") from error
         return self._take_end(job, status)
 
@@ -138,22 +113,13 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
             claim = Claim.read(context["task_state_store"])
             if claim is not None:
                 self._owned = Job(self.client, self.kind, claim.name)
-                self._stop("the deferral took longer than the job may")
+                self._give_up("the deferral took longer than the job may")
             raise
 
-    def on_kill(self) -> None:
-        """Stop the job when a user or a time-out has ended the task, and let it go on when only the worker leaves."""
-        if self._owned is None:
-            return
-        state = self._state_now()
-        if state is None or state in STILL_RUNNING:
-            self.log.info(
-                "job %s goes on: the task is %s, so a retry takes it over",
-                self._owned.name,
-                state or "unknown",
-            )
-            return
-        self._stop(f"the task was ended while it ran: it is now {state}")
+    @property
+    def owned_name(self) -> str | None:
+        """The job's name."""
+        return None if self._owned is None else self._owned.name
 
     # The job
 
@@ -203,24 +169,10 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         job.stop(by="airflow", reason=reason)
         job.wait_until_ended()
 
-    def _stop(self, reason: str) -> None:
+    def _give_up(self, reason: str) -> None:
         job, self._owned = self._owned, None
         if job is not None and job.stop(by="airflow", reason=reason):
             self.log.info("job %s is told to stop: %s", job.name, reason)
-
-    def _refuse_over_budget(self, settings: WorkflowSettings) -> None:
-        prefix = f"{os.environ['UPDRAFT_PROJECT']}-{os.environ['UPDRAFT_ENVIRONMENT']}"
-        spent, unpriced = spent_this_month(
-            self.client, prefix=prefix, prices=settings.usd_per_hour, now=datetime.now(UTC)
-        )
-        if unpriced:
-            self.log.warning("not in the budget, since they have no price: %s", ", ".join(unpriced))
-        if spent >= settings.monthly_budget_usd:
-            raise AirflowFailException(
-                f"no job is started: SageMaker jobs of {prefix} have cost ${spent:.2f} this month, and "
-                f"workflows.monthly_budget_usd is {settings.monthly_budget_usd}; raise it and deploy, "
-                "or wait for the next month. ./updraft jobs lists what was paid for"
-            )
 
     def _watched(
         self,
@@ -249,22 +201,6 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
             reason = (description or {}).get("FailureReason", "no reason given")
             raise AirflowException(f"{self.kind} job {job.name} ended {status}: {reason}")
         return {"name": job.name, **results(self.kind, description, self.client)}
-
-    def _state_now(self) -> str | None:
-        """This task's state in Airflow's database; `removed` when it was deleted, None when it can't be read in time.
-
-        Read in a thread of its own: the signal may have come while this one holds the line to the supervisor.
-        """
-        instance, found = self._instance, []
-
-        def read() -> None:
-            state = task_state(instance.dag_id, instance.run_id, instance.task_id, instance.map_index)
-            found.append(state or "removed")
-
-        reader = threading.Thread(target=read, daemon=True)
-        reader.start()
-        reader.join(STATE_SECONDS)
-        return found[0] if found else None
 
 
 def results(kind: str, job: Mapping[str, Any], client: Any) -> dict[str, Any]:
