@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import shutil
@@ -20,6 +21,10 @@ from local.sagemaker.tuning import best_trial, draw, objective
 from local.state_file import write_whole
 
 POLL_SECONDS = 0.2
+NO_CAPACITY = (
+    "CapacityError: Unable to provision requested ML compute capacity. "
+    "Please retry using a different ML instance type."
+)
 INSTANCE_JOBS = ("TrainingJob", "ProcessingJob", "TransformJob")
 
 
@@ -153,6 +158,9 @@ class SageMakerPlane:
         self._store.changed()
 
     def _launch(self, kind: str, name: str, job: Record, directory: Path) -> None:
+        if not self._place(kind, job):
+            self._fail(kind, job, NO_CAPACITY)
+            return
         directory.mkdir(parents=True, exist_ok=True)
         spec: Record = {
             "kind": kind,
@@ -168,6 +176,20 @@ class SageMakerPlane:
         write_whole(directory / "job.json", spec)
         process_name = _process_name(kind, name)
         launch(self._paths, process_name, "local.sagemaker.instance", directory, log_name=name)
+
+    def _place(self, kind: str, job: Record) -> bool:
+        """Take the first instance type that has capacity; False when none has."""
+        cluster = cluster_of(kind, job)
+        preferences = cluster.get("InstancePreferences")
+        wanted = preferences or [cluster]
+        for each in wanted:
+            if each["InstanceType"] in self._context.faults.now.without_capacity:
+                continue
+            if preferences:
+                count = each.get("InstanceCount", cluster.get("InstanceCount"))
+                cluster |= {"SelectedInstanceType": each["InstanceType"], "SelectedInstanceCount": count}
+            return True
+        return False
 
     def _take_report(self, kind: str, job: Record, report: Record) -> None:
         status_key = JOBS[kind][3]
@@ -231,7 +253,7 @@ class SageMakerPlane:
 
     def _start_trial(self, name: str, job: Record) -> Record:
         number = len(job["_trials"]) + 1
-        definition = dict(job["TrainingJobDefinition"])
+        definition = copy.deepcopy(job["TrainingJobDefinition"])
         config = job["HyperParameterTuningJobConfig"]
         chance = random.Random(f"{config.get('RandomSeed', name)}/{number}")
         tuned = draw(config["ParameterRanges"], chance)
@@ -282,6 +304,13 @@ class SageMakerPlane:
 
     def _directory(self, kind: str, name: str) -> Path:
         return self._paths.sagemaker / kind / name
+
+
+def cluster_of(kind: str, job: Record) -> Record:
+    """Where a job says on which instances it runs."""
+    if kind == "ProcessingJob":
+        return job["ProcessingResources"]["ClusterConfig"]  # type: ignore[no-any-return]
+    return job["ResourceConfig" if kind == "TrainingJob" else "TransformResources"]  # type: ignore[no-any-return]
 
 
 def _process_name(kind: str, name: str) -> str:

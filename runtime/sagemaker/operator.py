@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout, TaskDef
 
 from runtime.sagemaker import requests
 from runtime.sagemaker.jobs import Job
-from runtime.sagemaker.kinds import KINDS, billable_seconds, cluster
+from runtime.sagemaker.kinds import KINDS, billable_seconds, cluster, lacks_capacity
 from runtime.sagemaker.owner import SageMakerOwner
 from runtime.sagemaker.ownership import Claim, decide, first_free, is_active
 from runtime.sagemaker.progress import DeadlineError, Watched
@@ -34,6 +34,8 @@ class SageMakerJobOperator(SageMakerOwner):
         and tags; `StoppingCondition.MaxRuntimeInSeconds` is required
     :param op_kwargs: templated keyword arguments of `request`
     :param spot: train on spot instances; the request needs a `CheckpointConfig`
+    :param instance_fallbacks: instance types to take when the request's has no capacity, in this order, at most four;
+        on demand SageMaker chooses, on spot the task submits the next one
     :param deferrable: wait in the triggerer, or hold a worker's slot
     :param aws_conn_id: Airflow's connection to AWS
 
@@ -50,6 +52,7 @@ class SageMakerJobOperator(SageMakerOwner):
         request: Callable[..., dict[str, Any]],
         op_kwargs: Mapping[str, Any],
         spot: bool = False,
+        instance_fallbacks: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -59,24 +62,32 @@ class SageMakerJobOperator(SageMakerOwner):
         self.request = request
         self.op_kwargs = op_kwargs
         self.spot = spot
+        self.instance_fallbacks = instance_fallbacks
         self._owned: Job | None = None
 
     # The task's life
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Take or start the job, then wait for its end."""
-        started_at = time.time()
+        timeout = self.execution_timeout
+        return self._run(context, deadline=time.time() + timeout.total_seconds() if timeout else None)
+
+    def _run(self, context: Any, *, deadline: float | None) -> dict[str, Any]:
         settings = workflow_settings()
         request = {**self.request(settings, **self.op_kwargs), "Tags": tags(context)}
         request = requests.in_vpc(self.kind, request, settings)
         requests.check_limit(self.kind, request, settings)
+        fallbacks = self.instance_fallbacks
+        types = requests.instance_types(self.kind, request, fallbacks) if fallbacks else []
         if self.spot:
             request = requests.with_spot(self.kind, request)
+        elif types:
+            request = requests.with_preferences(self.kind, request, types)
         longest = requests.longest_seconds(self.kind, request, settings)
         self._instance = context["ti"]
         try:
             job, submission = self._own_job(context, request, settings)
-            watched = self._watched(job, request, settings, started_at=started_at, longest_seconds=longest)
+            watched = self._watched(job, request, settings, deadline=deadline, longest_seconds=longest)
             if self.deferrable:
                 self.defer(
                     trigger=SageMakerJobTrigger(
@@ -92,7 +103,7 @@ class SageMakerJobOperator(SageMakerOwner):
         except (AirflowTaskTimeout, DeadlineError) as error:
             self._give_up("execution time-out")
             raise AirflowTaskTimeout("the SageMaker job is told to stop: the task's time is up") from error
-        return self._take_end(job, status)
+        return self._end_or_next(context, job, status, deadline=deadline)
 
     def resume(self, context: Any, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Take the job's end: what it made, or the reason why it failed."""
@@ -103,7 +114,16 @@ class SageMakerJobOperator(SageMakerOwner):
         self._owned = Job(self.client, self.kind, event["name"])
         if event["status"] == TIMED_OUT:
             raise AirflowTaskTimeout(f"{self.kind} job {event['name']} was told to stop: execution time-out")
-        return self._take_end(self._owned, event["status"])
+        return self._end_or_next(context, self._owned, event["status"], deadline=event.get("deadline"))
+
+    def _end_or_next(self, context: Any, job: Job, status: str, *, deadline: float | None) -> dict[str, Any]:
+        """The job's end, unless there was no spot capacity for it and another instance type is left to try."""
+        if self.spot and self.instance_fallbacks and status != "Completed":
+            claim = Claim.read(context["task_state_store"])
+            left = claim is not None and claim.instance < len(self.instance_fallbacks)
+            if left and lacks_capacity(job.describe() or {}):
+                return self._run(context, deadline=deadline)
+        return self._take_end(job, status)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         """As Airflow's, and a deferral that took too long takes its job with it."""
@@ -129,7 +149,7 @@ class SageMakerJobOperator(SageMakerOwner):
         """The job that is this task's from here on, and the request to submit unless it is there already."""
         store, max_tries = context["task_state_store"], context["ti"].max_tries
         claim = Claim.read(store)
-        start = 1
+        start, instance = 1, 0
         if claim is not None:
             job = self._owned = Job(self.client, self.kind, claim.name)
             decision = decide(claim, job.status(), max_tries=max_tries)
@@ -139,8 +159,10 @@ class SageMakerJobOperator(SageMakerOwner):
             if decision.action == "take":
                 return job, None
             if decision.action == "submit":
-                return job, self._submission(request, settings, number=claim.number)
+                return job, self._submission(request, settings, number=claim.number, instance=claim.instance)
             start = claim.number + 1
+            if claim.max_tries == max_tries:
+                instance = claim.instance + int(lacks_capacity(job.describe() or {}))
             self._end(job, decision.reason)
 
         def name_of(number: int) -> str:
@@ -153,15 +175,19 @@ class SageMakerJobOperator(SageMakerOwner):
             return status
 
         number = first_free(name_of, status_of, start=start)
-        claim = Claim(name_of(number), number, max_tries)
+        claim = Claim(name_of(number), number, max_tries, instance % (1 + len(self.instance_fallbacks)))
         claim.write(store)
         self._owned = Job(self.client, self.kind, claim.name)
-        return self._owned, self._submission(request, settings, number=number)
+        submission = self._submission(request, settings, number=number, instance=claim.instance)
+        return self._owned, submission
 
     def _submission(
-        self, request: dict[str, Any], settings: WorkflowSettings, *, number: int
+        self, request: dict[str, Any], settings: WorkflowSettings, *, number: int, instance: int
     ) -> dict[str, Any]:
         self._refuse_over_budget(settings)
+        if self.spot and self.instance_fallbacks:
+            types = requests.instance_types(self.kind, request, self.instance_fallbacks)
+            request = requests.with_instance_type(self.kind, request, types[instance])
         return {**request, "Tags": [*request["Tags"], {"Key": "updraft:job-number", "Value": str(number)}]}
 
     def _end(self, job: Job, reason: str) -> None:
@@ -180,19 +206,21 @@ class SageMakerJobOperator(SageMakerOwner):
         request: dict[str, Any],
         settings: WorkflowSettings,
         *,
-        started_at: float,
+        deadline: float | None,
         longest_seconds: int,
     ) -> Watched:
-        limits = [started_at + self.execution_timeout.total_seconds()] if self.execution_timeout else []
+        limits = [] if deadline is None else [deadline]
         if self.kind == "transform":
-            limits.append(started_at + longest_seconds)
+            limits.append(time.time() + longest_seconds)
         instance_type, _ = cluster(self.kind, request)
+        # Which type a job with fallbacks gets is known later than this.
+        price = None if self.instance_fallbacks else settings.usd_per_hour.get(instance_type)
         return Watched(
             kind=self.kind,
             name=job.name,
             poll_seconds=settings.poll_seconds,
             deadline=min(limits) if limits else None,
-            usd_per_hour=settings.usd_per_hour.get(instance_type),
+            usd_per_hour=price,
         )
 
     def _take_end(self, job: Job, status: str) -> dict[str, Any]:

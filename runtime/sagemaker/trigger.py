@@ -63,7 +63,7 @@ class SageMakerTrigger(BaseTrigger):  # type: ignore[misc]
 
 
 class SageMakerJobTrigger(SageMakerTrigger):
-    """Streams a job's progress into the task's log and fires once, with `name` and `status`.
+    """Streams a job's progress into the task's log and fires once, with `name`, `status` and `deadline`.
 
     `status` is SageMaker's, or `TimedOut` when `deadline` came first; the job has been asked to stop then. With a
     `request` it submits the job first, unless it is there: a task that is ended in the moment of its deferral has
@@ -106,7 +106,7 @@ class SageMakerJobTrigger(SageMakerTrigger):
             status = TIMED_OUT
         finally:
             warm_up.cancel()
-        yield TriggerEvent({"name": self.watched.name, "status": status})
+        yield TriggerEvent({"name": self.name, "status": status, "deadline": self.watched.deadline})
 
     async def submit(self) -> None:
         """Create the job that `request` asks for; raises SubmissionError."""

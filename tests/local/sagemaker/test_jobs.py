@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import tarfile
 from typing import Any
 
@@ -432,3 +433,64 @@ def test_instance_that_is_killed_fails_its_job(host: Host) -> None:
         "Failed",
         "InternalServerError: the instance was lost",
     )
+
+
+def preferring(*types: str, **changes: Any) -> dict[str, Any]:
+    preferences = [{"InstanceType": each} for each in types]
+    return {"InstanceCount": 1, "VolumeSizeInGB": 1, "InstancePreferences": preferences} | changes
+
+
+def without_capacity(host: Host, *types: str) -> None:
+    host.plane._context.faults.put(json.dumps({"without_capacity": types}).encode())
+
+
+def test_training_takes_the_first_type_that_has_capacity(host: Host) -> None:
+    host.program("print('validation-auc=0.6')")
+    without_capacity(host, "ml.p3.2xlarge")
+    name = next(names)
+    config = preferring("ml.p3.2xlarge", "ml.g5.xlarge", "ml.g5.2xlarge")
+    host.service.call("CreateTrainingJob", training(name, ResourceConfig=config))
+    job = host.ended("TrainingJob", name)
+    assert job["TrainingJobStatus"] == "Completed"
+    assert (
+        job["ResourceConfig"]["SelectedInstanceType"],
+        job["ResourceConfig"]["SelectedInstanceCount"],
+    ) == (
+        "ml.g5.xlarge",
+        1,
+    )
+
+
+def test_job_without_capacity_fails_with_sagemakers_reason(host: Host) -> None:
+    without_capacity(host, "ml.m5.large")
+    name = next(names)
+    host.service.call("CreateTrainingJob", training(name))
+    job = host.ended("TrainingJob", name)
+    assert job["TrainingJobStatus"] == "Failed"
+    assert job["FailureReason"].startswith("CapacityError: Unable to provision")
+    assert "TrainingStartTime" not in job
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"ResourceConfig": preferring("ml.g5.xlarge", InstanceType="ml.m5.large")}, "only one of them"),
+        ({"ResourceConfig": preferring("ml.g5.xlarge", "ml.g5.xlarge")}, "each type once"),
+        ({"ResourceConfig": preferring(*["ml.g5.xlarge"] * 6)}, "less than or equal to 5"),
+        ({"ResourceConfig": {"VolumeSizeInGB": 1, "InstancePreferences": [{"InstanceType": "ml.g5.xlarge"}]}}, "either one for all"),
+        ({"ResourceConfig": {"VolumeSizeInGB": 1, "InstanceCount": 1}}, "InstanceType is required"),
+        (
+            {
+                "ResourceConfig": preferring("ml.g5.xlarge"),
+                "EnableManagedSpotTraining": True,
+                "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60},
+            },
+            "not with EnableManagedSpotTraining",
+        ),
+    ],
+)  # fmt: skip
+def test_preferences_that_sagemaker_refuses_are_refused(
+    host: Host, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(SageMakerError, match=says):
+        host.service.call("CreateTrainingJob", training(next(names), **changes))
