@@ -120,6 +120,8 @@ def mistakes(kind: str, request: Record) -> Iterator[str]:
 def _instance_mistakes(cluster: Record, *, spot: bool) -> Iterator[str]:
     """The rules of https://docs.aws.amazon.com/sagemaker/latest/dg/train-instance-preferences.html"""
     preferences = cluster.get("InstancePreferences")
+    if spot and cluster.get("KeepAlivePeriodInSeconds"):
+        yield "KeepAlivePeriodInSeconds: not with EnableManagedSpotTraining"
     if preferences is None:
         for key in ("InstanceType", "InstanceCount"):
             if key not in cluster:
@@ -129,6 +131,8 @@ def _instance_mistakes(cluster: Record, *, spot: bool) -> Iterator[str]:
         yield "InstanceType and InstancePreferences: only one of them is allowed"
     if spot:
         yield "InstancePreferences: not with EnableManagedSpotTraining"
+    if "KeepAlivePeriodInSeconds" in cluster:
+        yield "KeepAlivePeriodInSeconds with InstancePreferences is not available in the local account"
     types = [each["InstanceType"] for each in preferences]
     if len(set(types)) < len(types):
         yield f"InstancePreferences: each type once, came {', '.join(types)}"

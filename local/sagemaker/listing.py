@@ -17,7 +17,18 @@ TIMES = {
     "LastModifiedTimeAfter": ("LastModifiedTime", 1),
     "LastModifiedTimeBefore": ("LastModifiedTime", -1),
 }
-KNOWN = frozenset({*TIMES, "NameContains", "StatusEquals", "SortBy", "SortOrder", "MaxResults", "NextToken"})
+KNOWN = frozenset(
+    {
+        *TIMES,
+        "NameContains",
+        "StatusEquals",
+        "SortBy",
+        "SortOrder",
+        "MaxResults",
+        "NextToken",
+        "WarmPoolStatusEquals",
+    }
+)
 
 
 class ListingError(ValueError):
@@ -52,6 +63,9 @@ def _wanted(item: Record, request: Record, name_key: str, status_key: str | None
     if request.get("NameContains", "") not in item[name_key]:
         return False
     if status_key and request.get("StatusEquals") not in (None, item[status_key]):
+        return False
+    pool = request.get("WarmPoolStatusEquals")
+    if pool is not None and pool != item.get("WarmPoolStatus", {}).get("Status"):
         return False
     return all(
         (item[key] - _seconds(request[name])) * sign > 0

@@ -76,6 +76,7 @@ class SageMakerPlane:
     def _step(self) -> None:
         with self._store.lock:
             self._service.notebooks.step()
+            self._service.warm_pools.step()
             self._endpoints.step()
             for kind in JOBS:
                 for name, job in list(self._store.of(kind).items()):
@@ -161,6 +162,8 @@ class SageMakerPlane:
         if not self._place(kind, job):
             self._fail(kind, job, NO_CAPACITY)
             return
+        if kind == "TrainingJob":
+            self._service.warm_pools.take(job)
         directory.mkdir(parents=True, exist_ok=True)
         spec: Record = {
             "kind": kind,
@@ -217,6 +220,7 @@ class SageMakerPlane:
             }
             if "model_uri" in report:
                 job["ModelArtifacts"] = {"S3ModelArtifacts": report["model_uri"]}
+            self._service.warm_pools.fill(job)
 
     def _fail(self, kind: str, job: Record, reason: str) -> None:
         now = time.time()

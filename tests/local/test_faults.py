@@ -78,7 +78,7 @@ def test_every_mistake_is_named_at_once() -> None:
 
 def test_types_without_capacity_are_a_list() -> None:
     assert parse(b'{"without_capacity": ["ml.g5.xlarge"]}').without_capacity == ("ml.g5.xlarge",)
-    with pytest.raises(ValueError, match="without_capacity: a list of instance types, came 'ml.g5.xlarge'"):
+    with pytest.raises(ValueError, match="without_capacity: a list of instance types"):
         parse(b'{"without_capacity": "ml.g5.xlarge"}')
 
 

@@ -127,6 +127,9 @@ def test_setting_that_would_be_ignored_is_refused(
         sagemaker.call("CreateTrainingJob", TRAINING | change)
 
 
+PLAN = "arn:aws:sagemaker:us-east-1:000000000000:training-plan/mine"
+
+
 def listed(sagemaker: SageMakerService, **request: Any) -> tuple[list[str], str | None]:
     answer = sagemaker.call("ListTrainingJobs", request)
     return [job["TrainingJobName"] for job in answer["TrainingJobSummaries"]], answer.get("NextToken")
@@ -147,7 +150,7 @@ def test_list_gives_every_job_once_over_its_pages(sagemaker: SageMakerService) -
     assert listed(sagemaker, CreationTimeAfter=4_000_000_000)[0] == []
 
 
-@pytest.mark.parametrize("request_", [{"NextToken": "x"}, {"WarmPoolStatusEquals": "InUse"}])
+@pytest.mark.parametrize("request_", [{"NextToken": "x"}, {"TrainingPlanArnEquals": PLAN}])
 def test_list_that_can_not_be_answered_is_refused(
     sagemaker: SageMakerService, request_: dict[str, Any]
 ) -> None:
