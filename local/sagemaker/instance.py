@@ -26,7 +26,14 @@ from local import docker
 from local.paths import LocalPaths
 from local.sagemaker.container import JobContainer
 from local.sagemaker.outcome import JobEndedError, JobFailedError, SpotInterruptionError
-from local.sagemaker.serving import batches, extract, free_port, invoke, opener
+from local.sagemaker.serving import (
+    batches,
+    fetch_model,
+    free_port,
+    invoke,
+    is_healthy,
+    serving_environment,
+)
 from local.sagemaker.storage import Logs, Storage
 from local.state_file import write_whole
 
@@ -138,19 +145,10 @@ class Instance:
 
     def _run_TransformJob(self) -> None:
         container = self.model["PrimaryContainer"]
-        archive = self.directory / "model.tar.gz"
-        self.storage.download_file(container["ModelDataUrl"], archive)
-        (self.ml / "model").mkdir(parents=True, exist_ok=True)
-        with tarfile.open(archive) as files:
-            extract(files, self.ml / "model")
+        fetch_model(self.storage, container, self.directory, self.ml)
         port = free_port()
-        process = self._start(
-            container["Image"],
-            ["serve"],
-            container.get("Environment", {})
-            | self.job.get("Environment", {})
-            | {"SAGEMAKER_BIND_TO_PORT": str(port)},
-        )
+        variables = (each.get("Environment", {}) for each in (container, self.job))
+        process = self._start(container["Image"], ["serve"], serving_environment(port, *variables))
         try:
             self._wait_for_ping(process, port)
             self._transform(process, port)
@@ -186,15 +184,11 @@ class Instance:
         deadline = time.monotonic() + PING_SECONDS
         while True:
             self._check(process)
-            try:
-                with opener().open(f"http://127.0.0.1:{port}/ping", timeout=2):
-                    return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise JobFailedError(
-                        "AlgorithmError: the model's container does not answer /ping"
-                    ) from None
-                time.sleep(POLL_SECONDS)
+            if is_healthy(port):
+                return
+            if time.monotonic() > deadline:
+                raise JobFailedError("AlgorithmError: the model's container does not answer /ping")
+            time.sleep(POLL_SECONDS)
 
     # The container
 
