@@ -60,13 +60,17 @@ class Cloud:
         self.folder = folder
         self.paths = SimpleNamespace(state_directory=folder, instances=folder / "instances")
         self.s3 = FakeS3()
+        self.mounted: list[str] = []
         self.store = Store(folder / "codedeploy" / "state.json")
         self.dispatcher = Dispatcher(
             store=self.store,
             paths=self.paths,
             ec2=FakeEc2({"role": "bastion"}),
-            ssm=None,
-            s3=self.s3,
+            log_in=lambda _instance: SimpleNamespace(
+                environment={"AWS_ACCESS_KEY_ID": "of-the-instance"},
+                client={"s3": self.s3}.__getitem__,
+                mounts=self.mounted.append,
+            ),
             environment={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
             logger=logging.getLogger("codedeploy"),
         )
@@ -387,7 +391,7 @@ def test_cloudformation_makes_updates_and_deletes_both_types(tmp_path: Path) -> 
 
 def test_user_data_tells_environment_and_mounts() -> None:
     assert parse_environment(USER_DATA)["UPDRAFT_RELEASES_DIRECTORY"] == "/mnt/releases"
-    assert parse_mounts(USER_DATA, None) == {"/mnt/releases": "fs-0123456789abcdef0"}
+    assert parse_mounts(USER_DATA, {}.__getitem__) == {"/mnt/releases": "fs-0123456789abcdef0"}
     assert parse_environment("echo A=1") == {}
 
 

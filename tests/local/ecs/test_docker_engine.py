@@ -90,7 +90,12 @@ def start(paths: LocalPaths, **changed: Any) -> DockerContainer:
     engine = DockerEngine(paths, Docker("unix:///engine.sock", paths.root))
     secrets = {"DATABASE_PASSWORD": "very secret"}
     container = engine.start(
-        TASK, TASK_DEFINITION, DEFINITION | changed, address="127.77.0.3", secrets=secrets
+        TASK,
+        TASK_DEFINITION,
+        DEFINITION | changed,
+        address="127.77.0.3",
+        secrets=secrets,
+        credentials={"AWS_ACCESS_KEY_ID": "of-the-task"},
     )
     assert isinstance(container, DockerContainer)
     container.process.wait(timeout=10)
