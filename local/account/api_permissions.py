@@ -194,9 +194,9 @@ class RequestReader:
         yield Permission("ssm:UpdateInstanceInformation")
         yield from self.of_sessions()
 
-    def of_a_function(self, name: str, *, in_vpc: bool) -> Iterator[Permission]:
+    def of_a_function(self, log_group: str, *, in_vpc: bool) -> Iterator[Permission]:
         """What Lambda does with a function's role: its log, and its network interfaces."""
-        stream = self.arn("logs", f"log-group:/aws/lambda/{name}:log-stream:1")
+        stream = self.arn("logs", f"log-group:{log_group}:log-stream:1")
         for verb in ("CreateLogStream", "PutLogEvents"):
             yield Permission(f"logs:{verb}", stream)
         for action in FUNCTION_NETWORK if in_vpc else ():

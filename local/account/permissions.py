@@ -237,8 +237,10 @@ class Permissions:
     def _credentials_of_function(self, config: Record) -> dict[str, str]:
         """What Lambda gives to a function, and what it does with the function's role before that."""
         made = self.credentials(config["Role"], config["FunctionName"])
-        in_vpc = bool(config.get("VpcConfig", {}).get("SubnetIds"))
-        self.needed(made, self.reader.of_a_function(config["FunctionName"], in_vpc=in_vpc))
+        in_vpc = bool((config.get("VpcConfig") or {}).get("SubnetIds"))
+        logging = config.get("LoggingConfig") or {}
+        log_group = logging.get("LogGroup") or f"/aws/lambda/{config['FunctionName']}"
+        self.needed(made, self.reader.of_a_function(log_group, in_vpc=in_vpc))
         return made.environment()
 
 

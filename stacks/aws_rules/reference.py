@@ -31,12 +31,20 @@ def takes_resource(action: str) -> bool:
     return bool(_resource_types(action))
 
 
+def resource_kinds(action: str) -> frozenset[str]:
+    """The names of the resource types that an action takes, such as `bucket`."""
+    return frozenset(_resource_types(action))
+
+
 @cache
 def resource_patterns(action: str) -> tuple[str, ...]:
     """The forms of the ARNs that an action takes, with `*` for each part that is free."""
     service = action.partition(":")[0].lower()
-    known = _services().get(service, {}).get("Resources", {})
-    formats = [text for name in _resource_types(action) for text in known.get(name, {}).get("ARNFormats", [])]
+    # The types' names differ in case between the two lists.
+    known = {name.lower(): body for name, body in _services().get(service, {}).get("Resources", {}).items()}
+    formats = [
+        text for name in _resource_types(action) for text in known.get(name.lower(), {}).get("ARNFormats", [])
+    ]
     return tuple(re.sub(r"\$\{[^}]*\}", "*", text).replace(".*", "*") for text in formats)
 
 
