@@ -222,7 +222,7 @@ def _can_be(templates: Templates, action: str, resource: str) -> bool:
     patterns = reference.resource_patterns(action)
     told = re.sub(r"<[^>]*>|\$\{[^}]*\}", "/", resource)
     return _fits_in_bucket(action, resource) and (
-        not patterns or any(_overlap(told, pattern) for pattern in patterns)
+        not patterns or any(_same_arn(told, pattern) for pattern in patterns)
     )
 
 
@@ -237,6 +237,12 @@ def _fits_in_bucket(action: str, resource: str) -> bool:
         or ("bucket" in kinds and not has_key)
         or not {"object", "bucket"} & kinds
     )
+
+
+def _same_arn(one: str, other: str) -> bool:
+    """Whether two patterns of ARNs have an ARN in common; a free part ends at its colon."""
+    parts = one.split(":", 5), other.split(":", 5)
+    return len(parts[0]) == len(parts[1]) and all(_overlap(a, b) for a, b in zip(*parts, strict=True))
 
 
 def _overlap(one: str, other: str) -> bool:
