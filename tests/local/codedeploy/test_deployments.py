@@ -141,7 +141,7 @@ def shell(text: str) -> str:
 
 def test_scripts_run_in_order_with_the_agents_environment(cloud: Cloud) -> None:
     script = shell(
-        'echo "$LIFECYCLE_EVENT $APPLICATION_NAME $UPDRAFT_SSM_PREFIX" >> "$UPDRAFT_RELEASES_DIRECTORY/log"'
+        'echo "$LIFECYCLE_EVENT $APPLICATION_NAME $UPDRAFT_SSM_PREFIX $AWS_ACCESS_KEY_ID" >> "$UPDRAFT_RELEASES_DIRECTORY/log"'
     )
     hooks = {
         "ValidateService": "a.sh",
@@ -154,7 +154,8 @@ def test_scripts_run_in_order_with_the_agents_environment(cloud: Cloud) -> None:
     assert info["status"] == "Succeeded", info
     log = (cloud.folder / "efs" / "fs-0123456789abcdef0" / "log").read_text().splitlines()
     order = ("BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService")
-    assert log == [f"{event} app /updraft/test" for event in order]
+    assert log == [f"{event} app /updraft/test of-the-instance" for event in order]
+    assert cloud.mounted == ["fs-0123456789abcdef0"]
     assert info["deploymentOverview"]["Succeeded"] == 1
     assert all(event["status"] == "Succeeded" for event in cloud.events(info["deploymentId"]).values())
 

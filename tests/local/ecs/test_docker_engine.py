@@ -113,9 +113,8 @@ def test_container_gets_everything_of_its_task_definition(calls: Calls, paths: L
     assert after(words, "--memory") == after(words, "--memory-swap") == ["1024m"]
     assert {"--read-only", "--init"} <= set(words)
     assert after(words, "--cap-drop") == ["ALL"]
-    assert {"PLAIN=two words", "EXTRA=1", "PYTHONPATH=/run/updraft/shim:/opt/app"} <= set(
-        after(words, "--env")
-    )
+    variables = {"PLAIN=two words", "EXTRA=1", "PYTHONPATH=/run/updraft/shim:/opt/app"}
+    assert variables | {"AWS_ACCESS_KEY_ID=of-the-task"} <= set(after(words, "--env"))
     mounts = after(words, "--mount")
     assert f"type=bind,source={paths.root}/efs/fs-01234567,target=/mnt/releases,readonly" in mounts
     assert any(m.startswith("type=volume,source=updraft-") and m.endswith("target=/tmp") for m in mounts)
