@@ -23,6 +23,7 @@ from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local import docker
+from local.account.principals import RoleCredentials
 from local.paths import LocalPaths
 from local.sagemaker.container import JobContainer
 from local.sagemaker.outcome import JobEndedError, JobFailedError, SpotInterruptionError
@@ -64,13 +65,18 @@ class Instance:
         self.name: str = spec["name"]
         self.paths = LocalPaths(Path(spec["root"]), port=spec["port"])
         self.ml = directory / "ml"
-        self.storage = Storage(self.paths)
+        self.role = RoleCredentials(spec["role"], self.name)
+        self.storage = Storage(self.paths, self.role)
         self.started_at = time.time()
         self.status: Record = {"status": "InProgress", "started_at": self.started_at, "transitions": []}
         self._log_file = directory / "container.log"
         host = "algo-1" if self.kind != "TransformJob" else "transform-1"
         self.logs = Logs(
-            self.paths, LOG_GROUPS[self.kind], f"{self.name}/{host}-{int(self.started_at)}", self._log_file
+            self.paths,
+            self.role,
+            group=LOG_GROUPS[self.kind],
+            stream=f"{self.name}/{host}-{int(self.started_at)}",
+            file=self._log_file,
         )
 
     def run(self) -> None:
@@ -240,7 +246,9 @@ class Instance:
     ) -> subprocess.Popen[bytes]:
         for name in ("model", "output"):
             (self.ml / name).mkdir(parents=True, exist_ok=True)
-        job = JobContainer(self.paths, docker.job_container(self.kind, self.name), self.directory, self.ml)
+        job = JobContainer(
+            self.paths, self.role, docker.job_container(self.kind, self.name), self.directory, self.ml
+        )
         with self._log_file.open("ab") as output:
             return job.start(uri, arguments, environment, entrypoint, output)
 

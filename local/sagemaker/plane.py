@@ -46,6 +46,12 @@ class SageMakerPlane:
     def start(self) -> None:
         """Follow every job that has not ended; clear away what others left."""
         self._tidy()
+        with self._store.lock:
+            for kind in INSTANCE_JOBS:
+                for name, job in self._store.of(kind).items():
+                    if job[JOBS[kind][3]] in RUNNING and (role := self._role_of(kind, job)):
+                        # An instance that outlived the account goes on with the credentials that it has.
+                        self._context.permissions.credentials(role, name)
         self._thread.start()
 
     def stop(self) -> None:
@@ -176,6 +182,8 @@ class SageMakerPlane:
             spec["model"] = self._store.of("Model").get(job["ModelName"])
             if spec["model"] is None:
                 raise ValueError(f"model {job['ModelName']} was deleted")
+        spec["role"] = self._role_of(kind, job)
+        self._record_what_aws_does(kind, name, spec)
         write_whole(directory / "job.json", spec)
         process_name = _process_name(kind, name)
         launch(self._paths, process_name, "local.sagemaker.instance", directory, log_name=name)
@@ -193,6 +201,23 @@ class SageMakerPlane:
                 cluster |= {"SelectedInstanceType": each["InstanceType"], "SelectedInstanceCount": count}
             return True
         return False
+
+    def _role_of(self, kind: str, job: Record) -> str:
+        """A transform job has its model's role; any other its own."""
+        if kind == "TransformJob":
+            return str(self._store.of("Model").get(job["ModelName"], {}).get("ExecutionRoleArn", ""))
+        return str(job["RoleArn"])
+
+    def _record_what_aws_does(self, kind: str, name: str, spec: Record) -> None:
+        job: Record = spec.get("model") or spec["job"]
+        image: str = {
+            "TrainingJob": lambda: job["AlgorithmSpecification"]["TrainingImage"],
+            "ProcessingJob": lambda: job["AppSpecification"]["ImageUri"],
+            "TransformJob": lambda: job["PrimaryContainer"]["Image"],
+        }[kind]()
+        permissions = self._context.permissions
+        credentials = permissions.credentials(spec["role"], name)
+        permissions.needed(credentials, permissions.reader.of_a_job(job, image))
 
     def _take_report(self, kind: str, job: Record, report: Record) -> None:
         status_key = JOBS[kind][3]

@@ -20,10 +20,11 @@ from tests.stacks.assemblies import changed, new_app, values_of
 from tests.stacks.test_environments import EXISTING, ON_EC2
 
 pytestmark = pytest.mark.synth
-# Ten that differ most: a grant too many and one too few, the network, Fargate, data, delivery, an environment's file.
+# Those that differ most: a grant too many, one too few and one that never applies, the network, Fargate, data, delivery, an environment's file.
 IN_EVERY_RUN = (
     "role-whole-service",
     "passrole-without-execution-role",
+    "list-granted-on-a-name",
     "open-port",
     "no-way-to-the-database",
     "stop-timeout",
