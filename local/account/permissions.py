@@ -68,13 +68,13 @@ class Permissions:
 
     def credentials(self, role_arn: str, session_name: str) -> RoleCredentials:
         """Credentials of a session of a role, known to the account from now on."""
-        made = RoleCredentials(role_arn, session_name[:64])
-        session = f"assumed-role/{made.role_name}/{made.session_name}"
+        made = RoleCredentials(role_arn, session_name)
+        session = f"assumed-role/{made.role_name}/{made.session_name[:64]}"
         sts.register_session(
             made.access_key_id,
             {
                 "Arn": f"arn:aws:sts::{self._paths.account_id}:{session}",
-                "UserId": f"{made.role_name}:{made.session_name}",
+                "UserId": f"{made.role_name}:{made.session_name[:64]}",
                 "SecretAccessKey": made.secret_access_key,
                 "SessionToken": made.session_token,
                 "Expiration": time.time() + SESSION_SECONDS,

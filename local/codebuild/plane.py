@@ -82,9 +82,11 @@ class CodeBuildPlane:
         spec = {
             "build": public(build),
             "artifacts": build["_artifacts"],
+            "role": build["serviceRole"],
             "root": str(self._paths.root),
             "port": self._paths.port,
         }
+        self._context.permissions.credentials(build["serviceRole"], directory.name)
         write_whole(directory / "build.json", spec)
         process = processes.start(
             self._paths,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from local import docker, processes
+from local.account.context import AccountContext
 from local.paths import LocalPaths
 from local.sagemaker.endpoints import ENDPOINT, STATUS, summaries
 from local.sagemaker.launch import launch
@@ -23,10 +23,19 @@ REPLACE_SECONDS = 30
 class EndpointHost:
     """Does what the store says of endpoints; the host's thread calls it with the store's lock held."""
 
-    def __init__(self, paths: LocalPaths, store: Store, logger: logging.Logger) -> None:
-        self._paths = paths
+    def __init__(self, context: AccountContext, store: Store) -> None:
+        self._context = context
+        self._paths = context.paths
         self._store = store
-        self._logger = logger
+        self._logger = context.logger
+
+    def register_roles(self) -> None:
+        """An instance that outlived the account goes on with the credentials that it has."""
+        for name, endpoint in self._store.of(ENDPOINT).items():
+            for number, fleet in endpoint["_fleets"].items():
+                for variant in fleet["variants"]:
+                    directory = instance_directory(self._paths, name, number, variant["VariantName"])
+                    self._register_role(fleet["models"][variant["ModelName"]], directory)
 
     def step(self) -> None:
         """Bring every endpoint one step towards what it is to be."""
@@ -139,13 +148,15 @@ class EndpointHost:
             # What a container left behind when its instance was killed holds its name.
             self._kill(directory)
             (directory / "status.json").unlink(missing_ok=True)
+            model = fleet["models"][variant["ModelName"]]
+            self._register_role(model, directory)
             write_whole(
                 directory / "instance.json",
                 {
                     "endpoint": name,
                     "name": _name(directory),
                     "variant": variant,
-                    "model": fleet["models"][variant["ModelName"]],
+                    "model": model,
                     "root": str(self._paths.root),
                     "port": self._paths.port,
                 },
@@ -157,6 +168,9 @@ class EndpointHost:
                 directory,
                 log_name=_name(directory),
             )
+
+    def _register_role(self, model: Record, directory: Path) -> None:
+        self._context.permissions.credentials(model["ExecutionRoleArn"], _name(directory))
 
     def _let_leave(self, name: str, endpoint: Record, number: str) -> None:
         """Ask a fleet's instances to end, and forget the fleet once they have."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from local import docker
+from local.account.principals import RoleCredentials
 from local.paths import LocalPaths
 from local.sagemaker.container import JobContainer
 from local.sagemaker.outcome import JobFailedError
@@ -49,14 +50,21 @@ class EndpointInstance:
         self.name: str = spec["name"]
         self.paths = LocalPaths(Path(spec["root"]), port=spec["port"])
         self._log_file = directory / "container.log"
+        self.role = RoleCredentials(spec["model"]["ExecutionRoleArn"], self.name)
         stream = f"{self.variant['VariantName']}/{self.name.rpartition('.')[2]}-{int(time.time())}"
-        self.logs = Logs(self.paths, f"/aws/sagemaker/Endpoints/{spec['endpoint']}", stream, self._log_file)
+        self.logs = Logs(
+            self.paths,
+            self.role,
+            group=f"/aws/sagemaker/Endpoints/{spec['endpoint']}",
+            stream=stream,
+            file=self._log_file,
+        )
 
     def run(self) -> None:
         """Serve until told to leave; what keeps the container from its first answer ends in `Failed`."""
         self._report("Creating")
         try:
-            fetch_model(Storage(self.paths), self.container, self.directory, self.directory / "ml")
+            fetch_model(Storage(self.paths, self.role), self.container, self.directory, self.directory / "ml")
             self._serve(first=True)
             while True:
                 time.sleep(RESTART_SECONDS)
@@ -107,7 +115,11 @@ class EndpointInstance:
 
     def _start(self, port: int) -> subprocess.Popen[bytes]:
         container = JobContainer(
-            self.paths, docker.job_container("Endpoint", self.name), self.directory, self.directory / "ml"
+            self.paths,
+            self.role,
+            docker.job_container("Endpoint", self.name),
+            self.directory,
+            self.directory / "ml",
         )
         environment = serving_environment(port, self.container.get("Environment", {}))
         with self._log_file.open("ab") as output:

@@ -38,7 +38,7 @@ class SageMakerPlane:
         self._paths = context.paths
         self._store = store
         self._service = service
-        self._endpoints = EndpointHost(self._paths, store, context.logger)
+        self._endpoints = EndpointHost(context, store)
         self._stopping = threading.Event()
         self._ended: list[tuple[str, str]] = []
         self._thread = threading.Thread(target=self._run, name="sagemaker", daemon=True)
@@ -52,6 +52,7 @@ class SageMakerPlane:
                     if job[JOBS[kind][3]] in RUNNING and (role := self._role_of(kind, job)):
                         # An instance that outlived the account goes on with the credentials that it has.
                         self._context.permissions.credentials(role, name)
+            self._endpoints.register_roles()
         self._thread.start()
 
     def stop(self) -> None:
