@@ -1,4 +1,4 @@
-"""The entry point of the pets' training image: `train` as SageMaker calls it, or a processing job's program."""
+"""The entry point of the pets' training image: `train` as SageMaker calls it, or a module for processing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,5 @@ import sys
 
 from ml.container import main
 
-PROGRAMS = {name: f"ml.pets.{name}" for name in ("fetch", "transform", "train", "validate")}
-
 if __name__ == "__main__":
-    sys.exit(main(PROGRAMS))
+    sys.exit(main("pets"))

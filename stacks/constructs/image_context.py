@@ -11,12 +11,13 @@ from constructs import Construct
 
 from stacks.config import ROOT, EnvironmentConfig
 
-FILES = {"mlflow": ("server.py",)}
+FILES = {"airflow": ("airflow_local_settings.py",), "mlflow": ("server.py",), "spark": ("local_spark.py",)}
 SOURCES: dict[str, tuple[str, ...]] = {
     "airflow": ("runtime",),
     "training": ("ml",),
     "pets-training": ("ml",),
     "mlflow": (),
+    "spark": (),
 }
 # Images that talk to the database and the broker, and so hold their authorities.
 WITH_AUTHORITIES = ("airflow", "mlflow")

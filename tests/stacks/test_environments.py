@@ -55,12 +55,14 @@ FEATURES: dict[str, Callable[[Values], Values]] = {
     ),
     "instances": lambda v: changed(v, workers={"big": ON_EC2}),
     "tracking": lambda v: changed(v, tracking={"enabled": True}),
+    "openlineage": lambda v: changed(v, tracking={"openlineage_url": "https://lineage.example/api/v2"}),
     "warehouse": lambda v: changed(v, warehouse={"enabled": True}),
     "pets": lambda v: changed(v, pets={"platform": "ecs"}),
     "boundary": lambda v: changed(v, permissions_boundary="Edge", bootstrap_qualifier="mine"),
     "budget": lambda v: changed(v, workflows={"alarm_email": "owner@example.com"}),
     "kept": lambda v: changed(v, keep_data_on_destroy=True, hardened=True),
     "tags": lambda v: changed(v, tags={"cost-centre": "4711"}),
+    "spark": lambda v: changed(v, spark={"engine": "emr-serverless"}),
 }
 # The types that only a feature brings.
 BROUGHT = {
@@ -71,6 +73,7 @@ BROUGHT = {
         "AWS::ECS::CapacityProvider",
     },
     "budget": {"AWS::Budgets::Budget"},
+    "spark": {"AWS::EMRServerless::Application"},
     "pets": {"AWS::CodeBuild::Project", "AWS::ECR::Repository"},
 }
 
@@ -195,6 +198,7 @@ def test_every_pair_of_features_synthesizes_and_what_is_off_leaves_nothing(featu
     assert ("AWS::EC2::VPC" in counts) == ("existing network" not in features)
     assert ("tracking" in found) == ("tracking" in features)
     assert ("AWS::SQS::Queue" in counts) == ("redis" not in features)
+    assert ("AIRFLOW__OPENLINEAGE__" in json.dumps(found)) == ("openlineage" in features)
     assert ("pets" in found) == ("pets" in features)
     assert ("MLFLOW_TRACKING_" in json.dumps(found)) == ("tracking" in features)
     secrets = [item["Properties"].get("Name") for _, item in resources(found, "AWS::SecretsManager::Secret")]
