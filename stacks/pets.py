@@ -91,7 +91,7 @@ class PetsStack(cdk.Stack):
                 resources=[self.format_arn(service="codebuild", resource="project", resource_name=project)],
             ),
             iam.PolicyStatement(
-                actions=["ecr:DescribeImages"], resources=[self.build.repository.repository_arn]
+                actions=["ecr:BatchGetImage"], resources=[self.build.repository.repository_arn]
             ),
         )
         return {
