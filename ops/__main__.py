@@ -17,6 +17,7 @@ from ops import (
     commands_jobs,
     commands_life,
     commands_lineage,
+    commands_new,
     commands_operation,
     commands_scale,
     commands_security,
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 for group in (
     commands_life,
+    commands_new,
     commands_aws,
     commands_dags,
     commands_delivery,

@@ -24,11 +24,15 @@ HOME = ROOT / ".updraft"
 NODE_DIRECTORY = HOME / "node"
 TOOLS = "tools"
 CLIENTS = "clients"
+KUBERNETES = "kubernetes"
 NOTEBOOK = "notebook"
+CHECKOV = "checkov"
 LOCKS = {
     TOOLS: "requirements.txt",
     CLIENTS: "tests/end_to_end/clients/requirements.txt",
+    KUBERNETES: "tests/pipelines/kubernetes/requirements.txt",
     NOTEBOOK: "notebooks/requirements.txt",
+    CHECKOV: "ops/checkov.txt",
 }
 MINIMUM_FREE_MIB = {TOOLS: 1500, "node": 300}
 DEFAULT_FREE_MIB = 1200
@@ -74,7 +78,7 @@ def ensure_environment(name: str) -> Path:
                 _run([uv, "venv", "--quiet", "--clear", "--python", PYTHON, python.parent.parent])
             # Compiling once here spares every process of the platform from compiling for itself.
             options = ["--quiet", "--require-hashes", "--compile-bytecode", "--python"]
-            _run([uv, "pip", "sync", *options, python, lock])
+            _run([uv, "pip", "sync", *options, python, lock], env=_with_wheels_of_pip())
         _write_stamp(stamp, wanted)
     return python
 
@@ -138,6 +142,12 @@ def _write_stamp(stamp: Path, wanted: str) -> None:
     partial = stamp.with_suffix(".partial")
     partial.write_text(wanted)
     partial.replace(stamp)
+
+
+def _with_wheels_of_pip() -> dict[str, str]:
+    """Where this machine's pip is told to look for wheels, uv looks too."""
+    links = os.environ.get("PIP_FIND_LINKS")
+    return {**({"UV_FIND_LINKS": ",".join(links.split())} if links else {}), **os.environ}
 
 
 def _digest(lock: Path) -> str:

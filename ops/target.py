@@ -21,7 +21,7 @@ from ops.bootstrap import ROOT
 from ops.console import OperatorError
 from stacks.config import ConfigError, EnvironmentConfig, load_environment
 
-STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking")
+STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking", "pets")
 
 # Clients may be shared by threads; the session that makes them may not.
 _making_a_client = threading.Lock()
@@ -71,6 +71,12 @@ class Target:
                     retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5, read_timeout=60
                 ),
             )
+
+    def recorded_permissions(self) -> dict[str, Any] | None:
+        """What roles did in the emulated account; None for an account of AWS, which refuses by itself."""
+        from ops.permissions import recorded
+
+        return recorded() if self.is_local else None
 
     @cached_property
     def outputs(self) -> dict[str, dict[str, str]]:

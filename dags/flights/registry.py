@@ -9,7 +9,7 @@ import boto3
 from airflow.sdk.exceptions import AirflowFailException
 
 from runtime.lineage.notes import note
-from runtime.sagemaker.requests import vpc_config
+from runtime.sagemaker.models import complete_model, create_model
 from runtime.settings import WorkflowSettings, tags
 
 
@@ -20,6 +20,12 @@ def read_evaluation(settings: WorkflowSettings, prefix: str) -> dict[str, Any]:
     )
     report: dict[str, Any] = json.loads(answer["Body"].read())
     return report
+
+
+def final_metrics(training_job: str) -> dict[str, float]:
+    """What a training reported last, such as `validation_auc`."""
+    job = boto3.client("sagemaker").describe_training_job(TrainingJobName=training_job)
+    return {item["MetricName"].replace(":", "_"): float(item["Value"]) for item in job["FinalMetricDataList"]}
 
 
 def choose(report: dict[str, Any], *, threshold: float) -> dict[str, Any]:
@@ -43,17 +49,7 @@ def register(
     """Create the model and an approved model package; returns their names. Repeating it makes nothing twice."""
     client = boto3.client("sagemaker")
     container = {"Image": settings.training_image, "ModelDataUrl": model_uri}
-    try:
-        client.create_model(
-            ModelName=name,
-            PrimaryContainer=container,
-            ExecutionRoleArn=settings.role_arn,
-            VpcConfig=vpc_config(settings),
-            Tags=tags(context),
-        )
-    except client.exceptions.ClientError as error:
-        if "already existing" not in str(error):
-            raise
+    create_model(client, name, complete_model({"PrimaryContainer": container}, settings), tags(context))
     package = client.create_model_package(
         ModelPackageGroupName=settings.model_package_group,
         ModelPackageDescription=f"AUC {chosen['value']:.4f}, baseline {chosen['baseline']:.4f}",

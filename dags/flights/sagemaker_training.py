@@ -21,10 +21,13 @@ from airflow.sdk import Param, dag, get_current_context, task
 
 from flights import jobs
 from runtime.lineage.notes import note
+from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
 from runtime.settings import job_name, workflow_settings
 
 PREFIX = "flights/{{ run_id | replace(':', '-') | replace('+', '-') }}"
+# Of a SageMaker job with its wait for an instance, which is not part of the job's own MaxRuntime.
+JOB_TIMEOUT = timedelta(hours=2)
 
 
 @dag(
@@ -34,7 +37,13 @@ PREFIX = "flights/{{ run_id | replace(':', '-') | replace('+', '-') }}"
     tags=["sagemaker", "training"],
     doc_md=__doc__,
     dagrun_timeout=timedelta(hours=4),
-    default_args={"owner": "data-science", "retries": 1, "retry_delay": timedelta(seconds=10)},
+    on_failure_callback=notify_failure,
+    default_args={
+        "owner": "data-science",
+        "retries": 1,
+        "retry_delay": timedelta(seconds=10),
+        "execution_timeout": JOB_TIMEOUT,
+    },
     params={
         "sample": Param(
             60_000, type="integer", minimum=5_000, maximum=300_000, description="Flights to learn from"

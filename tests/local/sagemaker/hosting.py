@@ -9,10 +9,15 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from local.account.__main__ import settings
 from local.account.context import AccountContext
+from local.account.json_api import ApiError
+from local.account.principals import RoleCredentials
 from local.paths import ROOT, LocalPaths
 from local.sagemaker.plane import SageMakerPlane
 from local.sagemaker.service import JOBS, SageMakerService
@@ -29,6 +34,7 @@ config.bind = [f"127.0.0.1:{sys.argv[1]}"]
 config.loglevel = "ERROR"
 asyncio.run(serve(app.app, config))
 """
+TESTER = RoleCredentials("arn:aws:iam::000000000000:role/tester", "test")
 TAG = "a" * 64
 IMAGE = f"000000000000.dkr.ecr.us-east-1.amazonaws.com/images:{TAG}"
 ENDED = ("Completed", "Failed", "Stopped")
@@ -47,7 +53,8 @@ class Emulator:
             (self._paths.account / folder).mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
             [sys.executable, "-c", EMULATOR, str(self._paths.port)],
-            env=os.environ | settings(self._paths),
+            # The hosts of these tests give out credentials in their own process: this one can't know them.
+            env=os.environ | settings(self._paths) | {"AUTH": "false"},
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -69,14 +76,48 @@ class Emulator:
             self._process = None
 
 
+class Client:
+    """The part of boto3's client that needs no network: operations by boto3's names, errors as boto3 raises them.
+
+    `lost` names operations whose next answer gets lost after the host has done what was asked.
+    """
+
+    def __init__(self, call: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+        self._call = call
+        self.lost: set[str] = set()
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., dict[str, Any]]:
+        operation = "".join(word.capitalize() for word in name.split("_"))
+
+        def ask(**request: Any) -> dict[str, Any]:
+            self.asked.append(operation)
+            try:
+                answer = self._call(operation, request)
+            except ApiError as error:
+                raise ClientError(
+                    {"Error": {"Code": error.code, "Message": str(error)}}, operation
+                ) from error
+            if operation in self.lost:
+                self.lost.remove(operation)
+                raise ReadTimeoutError(endpoint_url="https://api.sagemaker.us-east-1.amazonaws.com")
+            return answer
+
+        return ask
+
+    def get_paginator(self, name: str) -> Any:
+        """One page is all that tests have."""
+        return SimpleNamespace(paginate=lambda **request: [getattr(self, name)(**request)])
+
+
 class Host:
     """The host as the account has it, and short ways to use it."""
 
     def __init__(self, paths: LocalPaths, emulator: Emulator) -> None:
         self.paths = paths
         self.emulator = emulator
-        self.s3 = client(paths, "s3")
-        self.logs = client(paths, "logs")
+        self.s3 = client(paths, "s3", TESTER)
+        self.logs = client(paths, "logs", TESTER)
         self.open()
 
     def open(self) -> None:
