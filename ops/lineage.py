@@ -124,16 +124,17 @@ class Chain:
         """A version of a SageMaker model package group, or of a model registered with MLflow."""
         if not version.isdigit():
             return []
-        for arn in self._package_arns(name):
-            if arn.endswith(f"/{version}"):
-                return self._runs_of_package(arn)
-        if self._tracking is None:
-            return []
-        try:
-            run_id = self._tracking.model_version(name, version).get("run_id")
-        except TrackingRefusedError:
-            return []
-        return self._runs_of_mlflow_run(run_id) if run_id else []
+        # Both registries may have a model of this name, with versions of their own.
+        arn = next((arn for arn in self._package_arns(name) if arn.endswith(f"/{version}")), None)
+        found = self._runs_of_package(arn) if arn else []
+        if self._tracking is not None:
+            try:
+                tags = _tags(self._tracking.run(self._tracking.model_version(name, version)["run_id"]))
+            except TrackingRefusedError:
+                tags = {}
+            more = self._one_run(tags.get("dag_id"), tags.get("run_id"))
+            found = found + [run for run in more if run not in found]
+        return found
 
     # From a DAG run to the rest
 

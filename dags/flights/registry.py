@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 from airflow.sdk.exceptions import AirflowFailException
 
-from runtime.lineage.notes import note
+from runtime.lineage.notes import note_model_package
 from runtime.sagemaker.models import complete_model, create_model
 from runtime.settings import WorkflowSettings, tags
 
@@ -69,5 +69,5 @@ def register(
         },
     )
     arn = package["ModelPackageArn"]
-    note(tags={"model_name": name, "model_package_arn": arn, "model_version": arn.rsplit("/", 1)[1]})
+    note_model_package(arn)
     return {"model_name": name, "model_package_arn": arn}

@@ -11,6 +11,7 @@ import boto3
 from airflow.sdk.exceptions import AirflowFailException
 
 from pets.settings import PetsSettings
+from runtime.lineage.notes import note_model_package
 from runtime.settings import WorkflowSettings
 
 # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModelPackage.html: at most 36.
@@ -54,4 +55,5 @@ def register(pets: PetsSettings, *, name: str, model_uri: str, report: Mapping[s
             "model_uri": model_uri,
         },
     )
+    note_model_package(package["ModelPackageArn"])
     return {"model_package_arn": package["ModelPackageArn"]}

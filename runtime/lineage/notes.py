@@ -10,6 +10,12 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
+def note_model_package(arn: str) -> None:
+    """Say that the task that calls it registered this version of a SageMaker model package group."""
+    name, version = arn.rsplit("/", 2)[-2:]
+    note(tags={"model_package_arn": arn, "model_name": name, "model_version": version})
+
+
 def note(
     *,
     tags: Mapping[str, object] | None = None,

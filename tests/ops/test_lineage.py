@@ -193,6 +193,18 @@ def test_run_that_nobody_started_from_a_dag_says_so() -> None:
         chain().walk(STRANGER)
 
 
+def test_name_in_both_registries_leads_to_the_dag_runs_of_both() -> None:
+    made = chain()
+    tracked: Any = made._tracking
+    tracked.model_version.side_effect = lambda *_: {"run_id": STRANGER}
+    RUNS[STRANGER]["data"]["tags"] += [{"key": "dag_id", "value": "another"}, {"key": "run_id", "value": RUN}]
+    try:
+        runs = made.walk("updraft-local-flights/3")["dag_runs"]
+    finally:
+        RUNS[STRANGER]["data"]["tags"].clear()
+    assert [run["dag_id"] for run in runs] == [DAG, "another"]
+
+
 def test_run_id_alone_shows_the_runs_of_every_dag() -> None:
     assert [run["dag_id"] for run in chain().walk(RUN)["dag_runs"]] == ["another", DAG]
 
