@@ -12,8 +12,8 @@ log = logging.getLogger(__name__)
 
 def note_model_package(arn: str) -> None:
     """Say that the task that calls it registered this version of a SageMaker model package group."""
-    name, version = arn.rsplit("/", 2)[-2:]
-    note(tags={"model_package_arn": arn, "model_name": name, "model_version": version})
+    group, _, version = arn.rpartition("/")
+    note(tags={"model_package_arn": arn, "model_name": group.rpartition("/")[2], "model_version": version})
 
 
 def note(

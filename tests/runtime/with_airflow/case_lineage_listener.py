@@ -28,7 +28,7 @@ from airflow.sdk import Asset  # noqa: E402
 from airflow.sdk.listener import get_listener_manager as tasks_manager  # noqa: E402
 
 from runtime.lineage import exporter  # noqa: E402
-from runtime.lineage.notes import note  # noqa: E402
+from runtime.lineage.notes import note, note_model_package  # noqa: E402
 from runtime.lineage.spool import Spool  # noqa: E402
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -156,6 +156,14 @@ class Hooks(SpoolCase):
         del os.environ["MLFLOW_TRACKING_URI"]
         note(tags={"model_version": 4}, instance=running_task())
         self.assertEqual(len(self.events()), 1)
+
+    def test_registered_package_is_noted_by_group_and_version(self) -> None:
+        with mock.patch("airflow.sdk.get_current_context", return_value={"ti": running_task()}):
+            note_model_package("arn:aws:sagemaker:us-east-1:0:model-package/updraft-flights/3")
+        [event] = self.events()
+        self.assertEqual(
+            (event["tags"]["model_name"], event["tags"]["model_version"]), ("updraft-flights", "3")
+        )
 
     def test_nothing_that_is_wrong_with_lineage_fails_a_task(self) -> None:
         hook = tasks_manager().hook
