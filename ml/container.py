@@ -14,18 +14,19 @@ PROBLEM = os.environ.get("ML_PROBLEM", "flights")
 PROGRAMS = {
     "flights": ("train", "serve", "prepare", "evaluate"),
     "insurance": ("train", "serve", "evaluate"),
+    "pets": ("fetch", "transform", "train", "validate"),
 }
 
 
-def main() -> int:
-    """Run one program; a failure is written where SageMaker looks for it."""
-    if PROBLEM not in PROGRAMS:
-        print(f"ML_PROBLEM: {PROBLEM!r} is not one of {', '.join(PROGRAMS)}", file=sys.stderr)
+def main(problem: str = PROBLEM) -> int:
+    """Run one program of a problem; a failure is written where SageMaker looks for it."""
+    if problem not in PROGRAMS:
+        print(f"ML_PROBLEM: {problem!r} is not one of {', '.join(PROGRAMS)}", file=sys.stderr)
         return 2
-    if len(sys.argv) < 2 or sys.argv[1] not in PROGRAMS[PROBLEM]:
-        print(f"usage: python -m ml.container {'|'.join(PROGRAMS[PROBLEM])} [ARGUMENT …]", file=sys.stderr)
+    if len(sys.argv) < 2 or sys.argv[1] not in PROGRAMS[problem]:
+        print(f"usage: python -m ml.container {'|'.join(PROGRAMS[problem])} [ARGUMENT …]", file=sys.stderr)
         return 2
-    program = importlib.import_module(f"ml.{PROBLEM}.{sys.argv[1]}")
+    program = importlib.import_module(f"ml.{problem}.{sys.argv[1]}")
     try:
         program.main(sys.argv[2:])
     except Exception as error:

@@ -39,6 +39,7 @@ class WorkflowSettings:
     usd_per_hour: dict[str, float]
     failures_topic_arn: str | None = None
     insurance: dict[str, Any] = field(default_factory=dict)
+    spark: dict[str, Any] = field(default_factory=dict)
 
 
 def workflow_settings() -> WorkflowSettings:

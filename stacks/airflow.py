@@ -128,6 +128,13 @@ class AirflowStack(cdk.Stack):
                 queue.grant_send_messages(role)
                 queue.grant_consume_messages(role)
         allow_objects(self.task_role, self._storage.data)
+        if self._config.tracking.enabled:
+            # Lineage tells by an object's oldest version when it was made.
+            self.task_role.add_to_policy(
+                iam.PolicyStatement(
+                    actions=["s3:ListBucketVersions"], resources=[self._storage.data.bucket_arn]
+                )
+            )
         for role in roles:
             waive(
                 policy_of(role),

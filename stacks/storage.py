@@ -109,7 +109,11 @@ class StorageStack(cdk.Stack):
                 "airflow_owner", exclude_characters=EXCLUDED_CHARACTERS
             ),
             parameter_group=rds.ParameterGroup(
-                self, "MetadataDbParameters", engine=engine, parameters={"rds.force_ssl": "1"}
+                self,
+                "MetadataDbParameters",
+                engine=engine,
+                # Lineage tells by the transactions' times when a table was made and last written.
+                parameters={"rds.force_ssl": "1", "track_commit_timestamp": "1"},
             ),
             allocated_storage=settings.storage_gib,
             storage_type=rds.StorageType.GP3,

@@ -19,6 +19,7 @@ from stacks.constructs.image_context import Image
 from stacks.constructs.notebook import Notebook
 from stacks.constructs.private_bucket import allow_objects
 from stacks.constructs.reaper import Reaper
+from stacks.constructs.spark import SparkOnEmr, SparkTask
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
 from stacks.waivers import policy_of, waive
@@ -63,6 +64,7 @@ class WorkflowsStack(cdk.Stack):
             email=config.workflows.alarm_email,
         )
         self._allow_tasks(airflow)
+        self.spark = self._build_spark(network, storage, airflow)
         self._allow_notifications(airflow)
         self.settings = ssm.StringParameter(
             self,
@@ -106,6 +108,7 @@ class WorkflowsStack(cdk.Stack):
             "poll_seconds": workflows.poll_seconds,
             "monthly_budget_usd": workflows.monthly_budget_usd,
             "usd_per_hour": _prices(),
+            "spark": self.spark,
             "failures_topic_arn": self.failures.topic_arn,
             "insurance": {
                 "model_package_group": self.insurance_model_packages.model_package_group_name,
@@ -280,6 +283,36 @@ class WorkflowsStack(cdk.Stack):
             "Jobs get their names when they are made: only those with this environment's prefix, and their logs",
             "AwsSolutions-IAM5",
         )
+
+    def _build_spark(
+        self, network: NetworkStack, storage: StorageStack, airflow: AirflowStack
+    ) -> dict[str, Any]:
+        """The chosen engine, if any, with the tasks' permission to use it; returns what DAGs know of it."""
+        spark = self._config.spark
+        if spark.engine == "databricks" and spark.databricks is not None:
+            return {"engine": spark.engine, **spark.databricks.model_dump()}
+        if spark.engine == "ecs":
+            built: SparkTask | SparkOnEmr = SparkTask(
+                self, "Spark", config=self._config, network=network, storage=storage, airflow=airflow
+            )
+        elif spark.engine == "emr-serverless":
+            built = SparkOnEmr(self, "Spark", config=self._config, storage=storage)
+        else:
+            return {"engine": "none"}
+        policy = iam.ManagedPolicy(
+            self,
+            "SparkPolicy",
+            description="Starts, watches and stops Spark runs",
+            roles=[airflow.task_role],
+            statements=built.statements,
+        )
+        waive(
+            policy,
+            "Any revision of one family and the tasks of one cluster, or the jobs of one application: they get their "
+            "ids when they are started; ecs:ListTasks takes no resource",
+            "AwsSolutions-IAM5",
+        )
+        return built.settings
 
     def _allow_notifications(self, airflow: AirflowStack) -> None:
         """The dag-processor runs a DAG's callbacks, a worker those of its task."""

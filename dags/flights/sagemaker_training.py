@@ -20,6 +20,7 @@ from typing import Any
 from airflow.sdk import Param, dag, get_current_context, task
 
 from flights import jobs
+from runtime.lineage.notes import note
 from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
 from runtime.settings import job_name, workflow_settings
@@ -64,15 +65,23 @@ def sagemaker_training() -> None:
     def extract(prefix: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         from flights import etl
 
-        return etl.extract(
-            sample=(params or {})["sample"], bucket=workflow_settings().data_bucket, prefix=prefix
-        )
+        bucket = workflow_settings().data_bucket
+        extracted = etl.extract(sample=(params or {})["sample"], bucket=bucket, prefix=prefix)
+        # Each run has a place of its own, so that it can't be declared as an outlet.
+        note(destinations=[f"s3://{bucket}/{prefix}/raw/flights.csv"])
+        return extracted
 
     @task(execution_timeout=timedelta(minutes=15))
     def split(prefix: str) -> dict[str, int]:
         from flights import etl
 
-        return etl.split(bucket=workflow_settings().data_bucket, prefix=prefix)
+        bucket = workflow_settings().data_bucket
+        parts = etl.split(bucket=bucket, prefix=prefix)
+        note(
+            sources=[f"s3://{bucket}/{prefix}/raw/flights.csv"],
+            destinations=[f"s3://{bucket}/{prefix}/input/{name}.csv" for name in parts],
+        )
+        return parts
 
     @task(execution_timeout=timedelta(minutes=5))
     def gate(prefix: str, params: dict[str, Any] | None = None) -> dict[str, Any]:

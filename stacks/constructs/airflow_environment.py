@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from urllib.parse import urlsplit
 
 import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
@@ -42,6 +43,10 @@ METRICS = (
 MAX_FAILED_HEARTBEATS = 36
 # The files of a release never change; what they read elsewhere may, so they are parsed again now and then.
 PARSE_INTERVAL_SECONDS = 300
+# The provider waits so long at a task's start and again at its end, and gives up.
+OPENLINEAGE_SECONDS = 1
+# Where docker/airflow/Dockerfile copies `runtime/plugins` to.
+PLUGINS_DIRECTORY = "/opt/updraft/runtime/plugins"
 # A switch is live when every file has been parsed.
 PARSING_PROCESSES = 4
 
@@ -76,6 +81,7 @@ def environment(config: EnvironmentConfig, storage: StorageStack) -> dict[str, s
         "UPDRAFT_DATA_BUCKET": storage.data.bucket_name,
         **broker,
         **_tracking(config, namespace),
+        **_openlineage(config),
         **_airflow_options(config, storage, namespace),
     }
 
@@ -84,7 +90,26 @@ def _tracking(config: EnvironmentConfig, namespace: str) -> dict[str, str]:
     """Where MLflow's own client finds its server; the log-in is among the secrets."""
     if not config.tracking.enabled:
         return {}
-    return {"MLFLOW_TRACKING_URI": f"http://mlflow.{namespace}:{MLFLOW}"}
+    return {
+        "MLFLOW_TRACKING_URI": f"http://mlflow.{namespace}:{MLFLOW}",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": PLUGINS_DIRECTORY,
+    }
+
+
+def _openlineage(config: EnvironmentConfig) -> dict[str, str]:
+    """Airflow's own OpenLineage provider, which does nothing without these."""
+    url = config.tracking.openlineage_url
+    if url is None:
+        return {}
+    parts = urlsplit(url)
+    transport = {"type": "http", "url": f"{parts.scheme}://{parts.netloc}"}
+    if path := parts.path.strip("/"):
+        transport["endpoint"] = path
+    return {
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
+        "AIRFLOW__OPENLINEAGE__NAMESPACE": config.prefix,
+        "AIRFLOW__OPENLINEAGE__EXECUTION_TIMEOUT": str(OPENLINEAGE_SECONDS),
+    }
 
 
 def _airflow_options(config: EnvironmentConfig, storage: StorageStack, namespace: str) -> dict[str, str]:

@@ -18,7 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 DAGS = ROOT / "dags"
 PYTHON = LocalPaths(ROOT / ".updraft" / "local").environments / "airflow" / "bin" / "python"
 DAG_IDS = [
+    "build_model",
+    "grid_search",
+    "grid_search_spark",
     "insurance_etl",
+    "pet_detection",
     "sagemaker_training",
 ]
 # What a DAG file may have outside its tasks by mistake, and what is said of it.
@@ -171,3 +175,21 @@ def test_what_the_insurance_pipeline_reads_is_what_it_wrote_before() -> None:
         "customers", "policies", "claims", "policy_features", "policy_scores",
     }  # fmt: skip
     assert [task_id for task_id, task in tasks.items() if task["teardown"]] == ["clean_up"]
+
+
+def test_starter_of_a_new_environment_keeps_the_house_rules() -> None:
+    starter = ROOT / "ops" / "starter"
+    found = described(starter)[str(starter)]
+    assert (found["errors"], [dag["dag_id"] for dag in found["dags"]]) == ({}, ["first_steps"])
+    assert violations(found["dags"][0]) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("data_engineering.fetch", "data_engineering.transform"),
+     ("data_engineering.transform", "ml_engineering.train"), ("ml_engineering.train", "ml_engineering.validate"),
+     ("ml_engineering.validate", "ml_engineering.accept"), ("ml_engineering.accept", "ml_engineering.register"),
+     ("ml_engineering.register", "build"), ("build", "deploy"), ("deploy", "summary"), ("summary", "clean_up")],
+)  # fmt: skip
+def test_pet_detection_deploys_only_what_was_accepted_and_cleans_up_last(before: str, after: str) -> None:
+    assert after in shipped()["pet_detection"]["tasks"][before]["downstream"]
