@@ -103,3 +103,15 @@ def test_properties_become_parameters_by_the_api_model() -> None:
 def test_property_that_the_api_does_not_know_is_refused(props: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidPropertiesError, match=reason):
         to_api("ecs", "RegisterTaskDefinition", props)
+
+
+def test_both_apis_of_sagemaker_lead_to_one_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router, "_KNOWN_AWS_SERVICE_NAMES", frozenset({"sagemaker"}))
+    scope = "Credential=000000000000/20260101/us-east-1/sagemaker/aws4_request"
+    headers = {"host": "127.0.0.1:4566", "authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host"}
+    calls = (
+        ("/endpoints/flights/invocations", headers),
+        ("/", headers | {"x-amz-target": "SageMaker.CreateEndpoint"}),
+    )
+    for path, sent in calls:
+        assert router.detect_service("POST", path, sent, {}) == "sagemaker"
