@@ -1,5 +1,6 @@
 """The account's record of who did what, against a real account: the emulator's server with nothing deployed."""
 
+import io
 import json
 import os
 import socket
@@ -151,6 +152,16 @@ def test_allowed_calls_are_told_with_the_grant_that_allows_them(fresh: RunningAc
     assert calls["s3:PutObject"]["count"] == 3
     assert calls["s3:PutObject"]["grant"] == "arn:aws:s3:::data/jobs/*"
     assert {"action": "s3:ListBucket", "resource": "arn:aws:s3:::data"} in fresh.record()["grants"][ROLE]
+
+
+def test_large_upload_is_several_requests_and_one_permission(fresh: RunningAccount) -> None:
+    content = bytes(range(256)) * 40_000
+    s3 = fresh.as_role("s3")
+    s3.upload_fileobj(io.BytesIO(content), "data", "jobs/large")
+    assert fresh.verdicts() == {("s3:PutObject", "arn:aws:s3:::data/jobs/large"): "allowed"}
+    fetched = io.BytesIO()
+    s3.download_fileobj("data", "jobs/large", fetched)
+    assert fetched.getvalue() == content
 
 
 def test_call_that_no_policy_allows_is_answered_and_told(fresh: RunningAccount) -> None:
