@@ -14,6 +14,7 @@ from stacks.airflow import AirflowStack
 from stacks.config import ConfigError, EnvironmentConfig, load_environment
 from stacks.delivery import DeliveryStack
 from stacks.network import NetworkStack
+from stacks.pets import PetsStack
 from stacks.scaling import ScalingStack
 from stacks.storage import StorageStack
 from stacks.tracking import TrackingStack
@@ -34,6 +35,8 @@ def build(app: cdk.App, config: EnvironmentConfig) -> None:
     stacks = [network, storage, airflow, delivery, scaling, workflows]
     if config.tracking.enabled:
         stacks.append(TrackingStack(app, f"{prefix}-tracking", airflow=airflow, **data, **_options(config)))
+    if config.pets is not None:
+        stacks.append(PetsStack(app, f"{prefix}-pets", airflow=airflow, **data, **_options(config)))
     for stack in stacks:
         _finish(stack, config)
 

@@ -7,6 +7,7 @@ wherever they appear in its command or environment.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -47,17 +48,28 @@ class Image:
 
 
 def load(paths: LocalPaths, uri: str) -> Image:
-    """Find an image by its URI, whose tag is the hash of its build context, and lay it out once.
+    """Find an image by its URI: one that was pushed, or one whose tag is the hash of its build context, laid out once.
 
     Raises ImageError when no cloud assembly knows the hash, or its Dockerfile has an instruction unknown here.
     """
+    if (pushed_image(paths, uri) / "image.json").is_file():
+        return _read(pushed_image(paths, uri))
     tag = uri.rpartition(":")[2]
     if not re.fullmatch(r"[0-9a-f]{64}", tag):
-        raise ImageError(f"image {uri}: its tag is not the hash of a build context")
+        raise ImageError(f"image {uri}: nobody has pushed it, and its tag is not the hash of a build context")
     target = paths.images / tag
     if not (target / "image.json").is_file():
         name, context = find_context(paths, tag)
-        _lay_out(name, context, target)
+        lay_out(name, context, target)
+    return _read(target)
+
+
+def pushed_image(paths: LocalPaths, uri: str) -> Path:
+    """Where an image lies that a build has pushed to a repository."""
+    return paths.images / "pushed" / hashlib.sha256(uri.encode()).hexdigest()
+
+
+def _read(target: Path) -> Image:
     described = json.loads((target / "image.json").read_text())
     return Image(root=target / "root", **described)
 
@@ -71,7 +83,8 @@ def find_context(paths: LocalPaths, tag: str) -> tuple[str, Path]:
     raise ImageError(f"no build context with hash {tag} in {paths.cloud_assembly}; deploy again")
 
 
-def _lay_out(name: str, context: Path, target: Path) -> None:
+def lay_out(name: str, context: Path, target: Path) -> None:
+    """Do at `target` what the Dockerfile of a build context says; the image's environment is that of `docker/{name}`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
     environment: dict[str, str] = {}

@@ -76,6 +76,10 @@ class LocalPaths:
         return self.root / "sagemaker"
 
     @property
+    def codebuild(self) -> Path:
+        return self.root / "codebuild"
+
+    @property
     def cloud_assembly(self) -> Path:
         """The synthesized stacks that were deployed last."""
         return self.root / "cdk.out"

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 
 from ml import contract
 
+# SageMaker says `train` or `serve` and nothing of the problem: that stands in the job's or the model's environment.
+PROBLEM = os.environ.get("ML_PROBLEM", "flights")
 PROGRAMS = {
-    "train": "ml.flights.train",
-    "serve": "ml.flights.serve",
-    "prepare": "ml.flights.prepare",
-    "evaluate": "ml.flights.evaluate",
+    "flights": ("train", "serve", "prepare", "evaluate"),
+    "insurance": ("train", "serve", "evaluate"),
+    "pets": ("fetch", "transform", "train", "validate"),
 }
 
 
-def main() -> int:
-    """Run one program; a failure is written where SageMaker looks for it."""
-    if len(sys.argv) < 2 or sys.argv[1] not in PROGRAMS:
-        print(f"usage: python -m ml.container {'|'.join(PROGRAMS)} [ARGUMENT …]", file=sys.stderr)
+def main(problem: str = PROBLEM) -> int:
+    """Run one program of a problem; a failure is written where SageMaker looks for it."""
+    if problem not in PROGRAMS:
+        print(f"ML_PROBLEM: {problem!r} is not one of {', '.join(PROGRAMS)}", file=sys.stderr)
         return 2
-    program = importlib.import_module(PROGRAMS[sys.argv[1]])
+    if len(sys.argv) < 2 or sys.argv[1] not in PROGRAMS[problem]:
+        print(f"usage: python -m ml.container {'|'.join(PROGRAMS[problem])} [ARGUMENT …]", file=sys.stderr)
+        return 2
+    program = importlib.import_module(f"ml.{problem}.{sys.argv[1]}")
     try:
         program.main(sys.argv[2:])
     except Exception as error:

@@ -16,6 +16,8 @@ from ops import (
     commands_delivery,
     commands_jobs,
     commands_life,
+    commands_lineage,
+    commands_new,
     commands_operation,
     commands_scale,
     commands_security,
@@ -33,11 +35,13 @@ app = typer.Typer(
 )
 for group in (
     commands_life,
+    commands_new,
     commands_aws,
     commands_dags,
     commands_delivery,
     commands_access,
     commands_jobs,
+    commands_lineage,
     commands_scale,
     commands_operation,
     commands_security,

@@ -108,6 +108,16 @@ class AirflowApi:
         run: dict[str, Any] = self._send("GET", f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}")
         return run
 
+    def find_runs(self, *, run_id: str | None = None, version: str | None = None) -> list[dict[str, Any]]:
+        """The newest runs of any DAG, at most 100, with exactly this id or on this bundle version."""
+        wanted: dict[str, Any] = {"order_by": "-run_after", "limit": PAGE}
+        if run_id is not None:
+            wanted["run_id_pattern"] = run_id
+        if version is not None:
+            wanted["bundle_version"] = version
+        answer = self._send("GET", "/api/v2/dags/~/dagRuns", params=wanted)
+        return [run for run in answer["dag_runs"] if run_id in (None, run["dag_run_id"])]
+
     def unfinished_runs(self, *, dag_id: str = "~", version: str | None = None) -> int:
         """How many runs of a DAG, by default of any, are queued or running; on one bundle version or on any."""
         wanted: dict[str, Any] = {"state": ["queued", "running"], "limit": 1}

@@ -76,7 +76,7 @@ def ensure_environment(name: str) -> Path:
                 _run([uv, "venv", "--quiet", "--clear", "--python", PYTHON, python.parent.parent])
             # Compiling once here spares every process of the platform from compiling for itself.
             options = ["--quiet", "--require-hashes", "--compile-bytecode", "--python"]
-            _run([uv, "pip", "sync", *options, python, lock])
+            _run([uv, "pip", "sync", *options, python, lock], env=_with_wheels_of_pip())
         _write_stamp(stamp, wanted)
     return python
 
@@ -140,6 +140,12 @@ def _write_stamp(stamp: Path, wanted: str) -> None:
     partial = stamp.with_suffix(".partial")
     partial.write_text(wanted)
     partial.replace(stamp)
+
+
+def _with_wheels_of_pip() -> dict[str, str]:
+    """Where this machine's pip is told to look for wheels, uv looks too."""
+    links = os.environ.get("PIP_FIND_LINKS")
+    return {**({"UV_FIND_LINKS": ",".join(links.split())} if links else {}), **os.environ}
 
 
 def _digest(lock: Path) -> str:

@@ -98,6 +98,7 @@ def destroy(
     if not target.config.keep_data_on_destroy:
         with step("emptying buckets and the model registry"):
             teardown.empty(target)
+    teardown.remove_services(target)
     with step("destroying the stacks"):
         cdk.destroy(target)
     show({"environment": environment, "destroyed": True}, as_json, "Destroyed.")

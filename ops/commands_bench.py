@@ -28,13 +28,19 @@ def names() -> list[str]:
 def bench(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="BENCHMARK", help="A folder of benchmarks/.")],
-    _as_json: Json = False,
+    as_json: Json = False,
 ) -> None:
     """Run a benchmark; what follows its name goes to it. Its figures are one JSON document on standard output."""
     if name not in names():
         raise OperatorError(f"no benchmark '{name}': there are {', '.join(names())}")
     ran = subprocess.run(
-        [environment_python(TOOLS), "-m", f"benchmarks.{name}", *context.args],
+        [
+            environment_python(TOOLS),
+            "-m",
+            f"benchmarks.{name}",
+            *(["--json"] if as_json else []),
+            *context.args,
+        ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,

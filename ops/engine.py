@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -52,14 +53,16 @@ def choose(engine: Engine | None) -> None:
     docker.choose(paths, wanted)
 
 
-def build_images() -> None:
-    """Build what the cloud assembly names and the engine doesn't have; nothing to do with processes."""
+def build_images(names: Sequence[str]) -> None:
+    """Build those of the cloud assembly's images that the engine doesn't have; nothing to do with processes."""
     paths = local_paths()
     engine = docker.chosen(paths)
     if engine is None:
         return
     try:
         for tag, name in engine.missing_images(paths).items():
+            if name not in names:
+                continue
             with step(f"building the image '{name}'"):
                 engine.build(paths, tag, paths.log / f"build-{name}.log")
     except (DockerError, ImageError) as error:

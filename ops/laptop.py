@@ -67,12 +67,12 @@ def up(
     with exclusive("the local platform"), ThreadPoolExecutor() as pool:
         cdk.end_orphans()
         engine.choose(with_engine)
-        engine.build_images()
+        engine.build_images(images)
         environments = [pool.submit(ensure_environment, image) for image in images]
         start_account()
         _drop_cut_off_creation(target)
         _wake(target)
-        deploy_seconds = deploy_if_changed(target, environments)
+        deploy_seconds = deploy_if_changed(target, environments, images)
         for made in environments:
             made.result()
     _start_workers(target)
@@ -181,7 +181,9 @@ def _last_words(log: Path) -> str:
     return f"the emulated account ended while starting:\n  {tail}\nIts log: {log}"
 
 
-def deploy_if_changed(target: Target, environments: list[Future[Path]]) -> float:
+def deploy_if_changed(
+    target: Target, environments: list[Future[Path]], images: Sequence[str] = IMAGES
+) -> float:
     """Deploy when the sources differ from what the account holds; returns the seconds that it took, else 0."""
     record = local_paths().root / "deployed.json"
     wanted = fingerprint(target.name)
@@ -197,7 +199,7 @@ def deploy_if_changed(target: Target, environments: list[Future[Path]]) -> float
         with step("synthesizing the stacks"):
             cdk.synth(target)
         bootstrapped.result()
-    engine.build_images()
+    engine.build_images(images)
     for environment in environments:
         environment.result()
     if record.is_file():
@@ -258,7 +260,8 @@ def _stack_states(target: Target) -> dict[str, str]:
 
 def _all_deployed(target: Target) -> bool:
     states = _stack_states(target)
-    wanted = [short for short in STACKS if short != "tracking" or target.config.tracking.enabled]
+    absent = {"tracking": not target.config.tracking.enabled, "pets": target.config.pets is None}
+    wanted = [short for short in STACKS if not absent.get(short, False)]
     return all(
         states.get(f"{target.prefix}-{short}", "").endswith(("CREATE_COMPLETE", "UPDATE_COMPLETE"))
         for short in wanted

@@ -21,7 +21,7 @@ from ops.bootstrap import ROOT
 from ops.console import OperatorError
 from stacks.config import ConfigError, EnvironmentConfig, load_environment
 
-STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking")
+STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking", "pets")
 
 # Clients may be shared by threads; the session that makes them may not.
 _making_a_client = threading.Lock()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
+from ops.console import OperatorError
 from ops.target import Target
 
 BUCKETS = ("LogsBucket", "BundlesBucket", "DataBucket")
 MOST_AT_ONCE = 1000
+DRAIN_SECONDS = 300
 
 
 def empty(target: Target) -> None:
@@ -14,9 +19,30 @@ def empty(target: Target) -> None:
     for output in BUCKETS:
         if output in storage:
             _empty_bucket(target, storage[output])
-    group = target.outputs.get("workflows", {}).get("ModelPackageGroupName")
-    if group:
-        _empty_group(target, group)
+    for stack in ("workflows", "pets"):
+        group = target.outputs.get(stack, {}).get("ModelPackageGroupName")
+        if group:
+            _empty_group(target, group)
+
+
+def remove_services(target: Target) -> None:
+    """Delete the services that pipelines have made: CloudFormation doesn't know them, and their cluster would stay."""
+    service = target.outputs.get("pets", {}).get("ServiceName")
+    if service is None:
+        return
+    ecs, cluster = target.client("ecs"), target.output("airflow", "ClusterName")
+    if any(each["status"] == "ACTIVE" for each in _described(ecs, cluster, service)):
+        ecs.delete_service(cluster=cluster, service=service, force=True)
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while any(each["status"] == "DRAINING" for each in _described(ecs, cluster, service)):
+        if time.monotonic() > deadline:
+            raise OperatorError(f"service {service} still drains after {DRAIN_SECONDS} s; destroy again")
+        time.sleep(1)
+
+
+def _described(ecs: Any, cluster: str, service: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ecs.describe_services(cluster=cluster, services=[service])["services"]
+    return found
 
 
 def _empty_bucket(target: Target, bucket: str) -> None:

@@ -9,9 +9,10 @@ import os
 import ssl
 
 from airflow.providers.celery.executors.default_celery import DEFAULT_CELERY_CONFIG
-from celery.signals import celeryd_init, worker_init
+from celery.signals import celeryd_init, worker_init, worker_shutdown
 
 from runtime import worker
+from runtime.lineage import exporter
 
 CELERY_CONFIG = dict(DEFAULT_CELERY_CONFIG)
 
@@ -23,3 +24,6 @@ if os.environ["UPDRAFT_BROKER"] == "redis":
 
 celeryd_init.connect(worker.add_leave_step)
 worker_init.connect(worker.preload)
+# Tasks leave lineage on the worker's disk; without tracking there is nothing to hand over.
+worker_init.connect(exporter.ensure_running)
+worker_shutdown.connect(exporter.stop)

@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg2
 from psycopg2 import sql
+from psycopg2.extensions import encrypt_password
 
 DATABASE_SECONDS = 300
 # What the load metric and sleep read.
@@ -31,6 +32,12 @@ def main() -> None:
         ensure_metrics_role(connection, os.environ["UPDRAFT_METRICS_DATABASE_USER"])
     for name in filter(None, os.environ.get("UPDRAFT_EXTRA_DATABASES", "").split(",")):
         ensure_database(name)
+    if warehouse := os.environ.get("UPDRAFT_WAREHOUSE_DATABASE"):
+        ensure_warehouse(
+            warehouse,
+            username=os.environ["UPDRAFT_WAREHOUSE_USERNAME"],
+            password=os.environ["UPDRAFT_WAREHOUSE_PASSWORD"],
+        )
     print("migrated", flush=True)
 
 
@@ -121,6 +128,23 @@ def ensure_database(name: str) -> None:
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     connection.close()
+
+
+def ensure_warehouse(name: str, *, username: str, password: str) -> None:
+    """The pipelines' database, and a role that may make schemas in it and has rights nowhere else."""
+    ensure_database(name)
+    database, role = sql.Identifier(name), sql.Identifier(username)
+    with connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (username,))
+        if cursor.fetchone() is None:
+            cursor.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
+        # Hashed here, so that no log of statements can hold it.
+        hashed = encrypt_password(password, username, scope=connection, algorithm="scram-sha-256")
+        cursor.execute(sql.SQL("ALTER ROLE {} PASSWORD %s").format(role), (hashed,))
+        cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+        cursor.execute(
+            sql.SQL("GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {} TO {}").format(database, role)
+        )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 import boto3
@@ -20,7 +20,10 @@ DIGEST_CHARACTERS = 10
 
 @dataclass(frozen=True)
 class WorkflowSettings:
-    """The JSON of the SSM parameter `{prefix}/workflows`, written by the workflows stack."""
+    """The JSON of the SSM parameter `{prefix}/workflows`, written by the workflows stack.
+
+    What has a default here may be absent there: a runtime may be newer than the stacks.
+    """
 
     region: str
     role_arn: str
@@ -34,17 +37,24 @@ class WorkflowSettings:
     poll_seconds: int
     monthly_budget_usd: int
     usd_per_hour: dict[str, float]
+    failures_topic_arn: str | None = None
+    insurance: dict[str, Any] = field(default_factory=dict)
+    spark: dict[str, Any] = field(default_factory=dict)
 
 
 def workflow_settings() -> WorkflowSettings:
     """Read the settings; raises ValueError naming the keys that are missing."""
     name = f"{os.environ['UPDRAFT_SSM_PREFIX']}/workflows"
     values = json.loads(boto3.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
-    known = [field.name for field in fields(WorkflowSettings)]
-    missing = [key for key in known if key not in values]
+    known = fields(WorkflowSettings)
+    missing = [
+        key.name
+        for key in known
+        if key.name not in values and key.default is MISSING and key.default_factory is MISSING
+    ]
     if missing:
         raise ValueError(f"{name}: not there: {', '.join(missing)}; deploy the workflows stack again")
-    return WorkflowSettings(**{key: values[key] for key in known})
+    return WorkflowSettings(**{key.name: values[key.name] for key in known if key.name in values})
 
 
 def job_name(context: Mapping[str, Any], *, kind: str, number: int | None = None) -> str:

@@ -36,6 +36,7 @@ PRELOADED = (
     "airflow.sdk.execution_time.task_runner",
     "airflow.models.serialized_dag",
     "airflow.providers.amazon.aws.log.s3_task_handler",
+    "runtime.lineage.listener",
 )
 
 

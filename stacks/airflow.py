@@ -128,6 +128,13 @@ class AirflowStack(cdk.Stack):
                 queue.grant_send_messages(role)
                 queue.grant_consume_messages(role)
         allow_objects(self.task_role, self._storage.data)
+        if self._config.tracking.enabled:
+            # Lineage tells by an object's oldest version when it was made.
+            self.task_role.add_to_policy(
+                iam.PolicyStatement(
+                    actions=["s3:ListBucketVersions"], resources=[self._storage.data.bucket_arn]
+                )
+            )
         for role in roles:
             waive(
                 policy_of(role),
@@ -136,7 +143,17 @@ class AirflowStack(cdk.Stack):
             )
 
     def _build_migration(self) -> Migration:
-        admin = self._storage.admin
+        admin, warehouse = self._storage.admin, self._storage.warehouse_connection
+        secrets = {
+            "UPDRAFT_ADMIN_USERNAME": ecs.Secret.from_secrets_manager(admin, "username"),
+            "UPDRAFT_ADMIN_PASSWORD": ecs.Secret.from_secrets_manager(admin, "password"),
+        }
+        if warehouse is not None:
+            secrets |= {
+                "UPDRAFT_WAREHOUSE_DATABASE": ecs.Secret.from_secrets_manager(warehouse, "schema"),
+                "UPDRAFT_WAREHOUSE_USERNAME": ecs.Secret.from_secrets_manager(warehouse, "login"),
+                "UPDRAFT_WAREHOUSE_PASSWORD": ecs.Secret.from_secrets_manager(warehouse, "password"),
+            }
         program = Program(
             "migration",
             ["python", "-m", "runtime.migrate"],
@@ -144,10 +161,7 @@ class AirflowStack(cdk.Stack):
                 "UPDRAFT_METRICS_DATABASE_USER": airflow_environment.METRICS_DATABASE_USER,
                 "UPDRAFT_EXTRA_DATABASES": "mlflow" if self._config.tracking.enabled else "",
             },
-            secrets={
-                "UPDRAFT_ADMIN_USERNAME": ecs.Secret.from_secrets_manager(admin, "username"),
-                "UPDRAFT_ADMIN_PASSWORD": ecs.Secret.from_secrets_manager(admin, "password"),
-            },
+            secrets=secrets,
         )
         return Migration(
             self,

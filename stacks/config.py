@@ -31,6 +31,8 @@ CLOCK_TIME = r"^([01]\d|2[0-3]):[0-5]\d$"
 SubnetId = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]{8,17}$")]
 Ami = Annotated[str, StringConstraints(pattern=r"^ami-[0-9a-f]{8,17}$")]
 GITHUB_REPOSITORY = r"^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$"
+# No log-in, no query: what stands here is read by whoever may describe a task definition.
+OPENLINEAGE_URL = r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?$"
 SageMakerInstance = Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
 
 
@@ -196,6 +198,97 @@ class Workflows(Section):
 class Tracking(Section):
     enabled: bool = False
     size: FargateSize = FargateSize(cpu=512, memory_mib=1024)
+    openlineage_url: Annotated[str, StringConstraints(pattern=OPENLINEAGE_URL)] | None = Field(
+        default=None,
+        description="Where Airflow also sends OpenLineage events: https://host/path, without a log-in",
+    )
+
+
+class EmrServerless(Section):
+    """An application that starts with a job and stops when it is idle."""
+
+    release_label: Annotated[str, StringConstraints(pattern=r"^emr-\d+\.\d+\.\d+$")] = "emr-7.9.0"
+    max_vcpu: int = Field(default=16, ge=2, le=400, description="Of everything that runs at once")
+    max_memory_gib: int = Field(default=64, ge=4, le=3000, description="Of everything that runs at once")
+    idle_minutes: int = Field(default=5, ge=1, le=10_080)
+
+
+class Databricks(Section):
+    """A workspace of yours: host and token stand in an Airflow connection, the cluster lives for one run."""
+
+    connection_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] = (
+        "databricks_default"
+    )
+    spark_version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.x-[a-z0-9.-]+$")] = (
+        "16.4.x-scala2.12"
+    )
+    node_type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9]+$")] = "m5.xlarge"
+    workers: int = Field(default=2, ge=1, le=100)
+    instance_profile_arn: Annotated[
+        str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:instance-profile/\S+$")
+    ] = Field(description="Of the cluster's nodes: it has to read and write the data bucket")
+
+
+class Spark(Section):
+    """What runs the PySpark programs; only the chosen engine's settings may be there."""
+
+    engine: Literal["none", "ecs", "emr-serverless", "databricks"] = "none"
+    size: FargateSize = Field(
+        default=FargateSize(cpu=2048, memory_mib=8192), description="Of the one task of engine `ecs`"
+    )
+    emr_serverless: EmrServerless = EmrServerless()
+    databricks: Databricks | None = None
+
+    @model_validator(mode="after")
+    def _is_one_engine(self) -> Self:
+        belongs = {"size": "ecs", "emr_serverless": "emr-serverless", "databricks": "databricks"}
+        mistakes = [
+            f'{key}: only goes with engine "{engine}", and the engine is "{self.engine}"; remove it'
+            for key, engine in belongs.items()
+            if key in self.model_fields_set and self.engine != engine
+        ]
+        if self.engine == "databricks" and self.databricks is None:
+            mistakes.append(
+                'databricks: missing; engine "databricks" needs the cluster\'s instance profile, such as '
+                '{ instance_profile_arn = "arn:aws:iam::123456789012:instance-profile/spark" }'
+            )
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+
+class Warehouse(Section):
+    """A database for what pipelines make, on the same instance; DAGs reach it by the connection `warehouse`."""
+
+    enabled: bool = False
+
+
+class Pets(Section):
+    """The pet detection pipeline; without this section nothing of it exists.
+
+    `platform` is where the application around the model is deployed; with `none` a model is only registered.
+    """
+
+    platform: Literal["none", "ecs", "eks"] = "none"
+    instance_type: SageMakerInstance = Field(default="ml.g5.xlarge", description="Of the training, on spot")
+    size: FargateSize = Field(
+        default=FargateSize(cpu=512, memory_mib=1024), description="Of the application, on ECS"
+    )
+    count: int = Field(default=1, ge=1, le=10, description="Copies of the application")
+    eks_cluster: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z_-]{0,99}$")] | None = None
+    eks_namespace: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = (
+        "default"
+    )
+
+    @model_validator(mode="after")
+    def _names_its_platform(self) -> Self:
+        if self.platform == "eks" and self.eks_cluster is None:
+            raise ValueError('eks_cluster: missing; platform "eks" needs the name of an existing cluster')
+        if self.platform != "eks" and self.model_fields_set & {"eks_cluster", "eks_namespace"}:
+            raise ValueError(
+                f'eks_cluster, eks_namespace: only go with platform "eks", {self.platform!r} came'
+            )
+        return self
 
 
 class Services(Section):
@@ -244,6 +337,9 @@ class EnvironmentConfig(Section):
     sleep: Sleep = Sleep()
     workflows: Workflows = Workflows()
     tracking: Tracking = Tracking()
+    spark: Spark = Spark()
+    pets: Pets | None = None
+    warehouse: Warehouse = Warehouse()
 
     @property
     def prefix(self) -> str:
@@ -276,8 +372,10 @@ class EnvironmentConfig(Section):
         mistakes = [
             *self._top_level_mistakes(),
             *self._network_mistakes(),
+            *self._tracking_mistakes(),
             *self._service_mistakes(),
             *self._broker_mistakes(),
+            *self._spark_mistakes(),
         ]
         if mistakes:
             raise ValueError("\n".join(mistakes))
@@ -305,6 +403,12 @@ class EnvironmentConfig(Section):
         for zone in self.network.existing.availability_zones if self.network.existing else ():
             if zone[:-1] != self.region:
                 yield f"network.existing.availability_zones: {zone} is not in {self.region}"
+
+    def _tracking_mistakes(self) -> Iterator[str]:
+        url = self.tracking.openlineage_url
+        # The security groups let HTTPS out and nothing else.
+        if url is not None and not self.is_emulated and not re.match(r"^https://[^:/]+(:443)?(/|$)", url):
+            yield f"tracking.openlineage_url: {url} can't be reached; it has to be https:// on port 443"
 
     def _service_mistakes(self) -> Iterator[str]:
         if "default" not in self.workers:
@@ -338,6 +442,12 @@ class EnvironmentConfig(Section):
             )
         for key in sorted(self.broker.model_fields_set & {"node_type", "multi_az", "ca_bundle"}):
             yield f"broker.{key}: SQS has none; remove it"
+
+    def _spark_mistakes(self) -> Iterator[str]:
+        if self.is_emulated and self.spark.engine in ("emr-serverless", "databricks"):
+            yield (
+                f'spark.engine: "{self.spark.engine}" can\'t reach the emulated account; choose "ecs" or "none"'
+            )
 
 
 def parse_environment(name: str, values: Mapping[str, object]) -> EnvironmentConfig:

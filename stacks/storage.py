@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import aws_cdk as cdk
@@ -22,6 +23,8 @@ from stacks.network import NetworkStack
 from stacks.waivers import waive
 
 DATABASE_NAME = "airflow"
+# Of the database, of its role, and of the connection by which DAGs reach it.
+WAREHOUSE = "warehouse"
 # Characters that mean something in a URL, a shell or to RDS stay out of generated passwords.
 EXCLUDED_CHARACTERS = "/@\"' %:?#[]{}()\\|^&=+,;<>`~$*!"
 
@@ -74,6 +77,11 @@ class StorageStack(cdk.Stack):
         )
         self.admin = self._build_login("Admin", "admin")
         self.flower_login = self._build_login("FlowerLogin", "flower") if config.services.flower else None
+        # Here and not beside its server: the Airflow containers, which are made before that, log in with it.
+        self.tracking_login = self._build_login("TrackingLogin", "admin") if config.tracking.enabled else None
+        self.warehouse_connection = (
+            self._build_warehouse_connection(config) if config.warehouse.enabled else None
+        )
         self._add_outputs()
 
     @property
@@ -101,7 +109,11 @@ class StorageStack(cdk.Stack):
                 "airflow_owner", exclude_characters=EXCLUDED_CHARACTERS
             ),
             parameter_group=rds.ParameterGroup(
-                self, "MetadataDbParameters", engine=engine, parameters={"rds.force_ssl": "1"}
+                self,
+                "MetadataDbParameters",
+                engine=engine,
+                # Lineage tells by the transactions' times when a table was made and last written.
+                parameters={"rds.force_ssl": "1", "track_commit_timestamp": "1"},
             ),
             allocated_storage=settings.storage_gib,
             storage_type=rds.StorageType.GP3,
@@ -231,6 +243,36 @@ class StorageStack(cdk.Stack):
         waive_unrotated(secret)
         return secret
 
+    def _build_warehouse_connection(self, config: EnvironmentConfig) -> secretsmanager.Secret:
+        """As Airflow's secrets backend reads it; the role and its database are made by the migration."""
+        connection = {
+            "conn_type": "postgres",
+            "host": self.database.db_instance_endpoint_address,
+            "port": self.database.db_instance_endpoint_port,
+            "schema": WAREHOUSE,
+            "login": WAREHOUSE,
+            # The image's environment names the authorities: PGSSLROOTCERT in docker/airflow/Dockerfile.
+            "extra": {"sslmode": "verify-full", "sqlalchemy_query": {"sslmode": "verify-full"}},
+        }
+        secret = secretsmanager.Secret(
+            self,
+            "WarehouseConnection",
+            secret_name=f"{config.ssm_prefix.lstrip('/')}/connections/{WAREHOUSE}",
+            description="Connection of DAGs to the warehouse database",
+            generate_secret_string=secretsmanager.SecretStringGenerator(
+                secret_string_template=json.dumps(connection),
+                generate_string_key="password",
+                password_length=32,
+                exclude_punctuation=True,
+            ),
+            removal_policy=self._removal_policy,
+        )
+        waive_unrotated(
+            secret,
+            "The migration gives the role this password: one that rotated by itself would not be the role's",
+        )
+        return secret
+
     def _add_outputs(self) -> None:
         for name, value in {
             "DatabaseIdentifier": self.database.instance_identifier,
@@ -245,11 +287,14 @@ class StorageStack(cdk.Stack):
             cdk.CfnOutput(self, name, value=value)
 
 
-def waive_unrotated(secret: IConstruct) -> None:
+def waive_unrotated(
+    secret: IConstruct,
+    reason: str = "ECS hands secrets to tasks at their start: one that rotated would lock the running ones out",
+) -> None:
     """Why no secret of ours rotates by itself."""
     waive(
         secret,
-        "ECS hands secrets to tasks at their start: one that rotated would lock the running ones out",
+        reason,
         "AwsSolutions-SMG4",
         "NIST.800.53.R5-SecretsManagerRotationEnabled",
     )

@@ -22,7 +22,7 @@ from stacks.waivers import policy_of, waive
 
 
 class TrackingStack(cdk.Stack):
-    """`login` and the `mlflow` service, found as `mlflow.{namespace}`."""
+    """The `mlflow` service, found as `mlflow.{namespace}`."""
 
     def __init__(
         self,
@@ -36,18 +36,7 @@ class TrackingStack(cdk.Stack):
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
-        self.login = secretsmanager.Secret(
-            self,
-            "Login",
-            description="Log-in of the tracking server's administrator",
-            generate_secret_string=secretsmanager.SecretStringGenerator(
-                secret_string_template='{"username": "admin"}',
-                generate_string_key="password",
-                password_length=24,
-                exclude_punctuation=True,
-            ),
-        )
-        waive_unrotated(self.login)
+        assert storage.tracking_login is not None, "made where tracking is on"
         session_key = secretsmanager.Secret(
             self,
             "SessionKey",
@@ -66,7 +55,7 @@ class TrackingStack(cdk.Stack):
             "Task",
             image=ecs.ContainerImage.from_docker_image_asset(image.asset),
             role=role,
-            login=self.login,
+            login=storage.tracking_login,
             session_key=session_key,
             storage=storage,
             config=config,
@@ -86,4 +75,4 @@ class TrackingStack(cdk.Stack):
             namespace=airflow.namespace,
             dns_name="mlflow",
         )
-        cdk.CfnOutput(self, "TrackingSecretArn", value=self.login.secret_arn)
+        cdk.CfnOutput(self, "TrackingSecretArn", value=storage.tracking_login.secret_arn)

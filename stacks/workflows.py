@@ -14,10 +14,12 @@ from constructs import Construct
 
 from stacks.airflow import AirflowStack
 from stacks.config import ROOT, EnvironmentConfig
+from stacks.constructs.alert_topic import alert_topic
 from stacks.constructs.image_context import Image
 from stacks.constructs.notebook import Notebook
 from stacks.constructs.private_bucket import allow_objects
 from stacks.constructs.reaper import Reaper
+from stacks.constructs.spark import SparkOnEmr, SparkTask
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
 from stacks.waivers import policy_of, waive
@@ -47,15 +49,23 @@ class WorkflowsStack(cdk.Stack):
         self.image = Image(self, "TrainingImage", name="training", config=config, architecture="x86_64").asset
         self.role = self._build_job_role(storage)
         self._let_jobs_into(network)
-        self.model_packages = sagemaker.CfnModelPackageGroup(
-            self,
-            "ModelPackages",
-            model_package_group_name=f"{config.prefix}-flights",
-            model_package_group_description="Models that predict whether a flight arrives late",
+        self.model_packages = self._build_model_packages(
+            "ModelPackages", name="flights", description="Models that predict whether a flight arrives late"
         )
-        if config.keep_data_on_destroy:
-            self.model_packages.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+        self.insurance_model_packages = self._build_model_packages(
+            "InsuranceModelPackages",
+            name="insurance",
+            description="Models that predict whether a policy has a claim within a year",
+        )
+        self.failures = alert_topic(
+            self,
+            "Failures",
+            display_name=f"{config.prefix} failed DAG runs",
+            email=config.workflows.alarm_email,
+        )
         self._allow_tasks(airflow)
+        self.spark = self._build_spark(network, storage, airflow)
+        self._allow_notifications(airflow)
         self.settings = ssm.StringParameter(
             self,
             "Settings",
@@ -79,6 +89,7 @@ class WorkflowsStack(cdk.Stack):
             cdk.CfnOutput(self, "NotebookName", value=notebook.instance.attr_notebook_instance_name)
         cdk.CfnOutput(self, "ReaperFunctionName", value=self.reaper.function.function_name)
         cdk.CfnOutput(self, "JobsTopicArn", value=self.reaper.topic.topic_arn)
+        cdk.CfnOutput(self, "FailuresTopicArn", value=self.failures.topic_arn)
         cdk.CfnOutput(self, "SettingsParameter", value=self.settings.parameter_name)
         cdk.CfnOutput(self, "ModelPackageGroupName", value=self.model_packages.model_package_group_name)
 
@@ -97,7 +108,25 @@ class WorkflowsStack(cdk.Stack):
             "poll_seconds": workflows.poll_seconds,
             "monthly_budget_usd": workflows.monthly_budget_usd,
             "usd_per_hour": _prices(),
+            "spark": self.spark,
+            "failures_topic_arn": self.failures.topic_arn,
+            "insurance": {
+                "model_package_group": self.insurance_model_packages.model_package_group_name,
+            },
         }
+
+    def _build_model_packages(
+        self, construct_id: str, *, name: str, description: str
+    ) -> sagemaker.CfnModelPackageGroup:
+        group = sagemaker.CfnModelPackageGroup(
+            self,
+            construct_id,
+            model_package_group_name=f"{self._config.prefix}-{name}",
+            model_package_group_description=description,
+        )
+        if self._config.keep_data_on_destroy:
+            group.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+        return group
 
     def _build_job_role(self, storage: StorageStack) -> iam.Role:
         role = iam.Role(
@@ -253,6 +282,46 @@ class WorkflowsStack(cdk.Stack):
             policy,
             "Jobs get their names when they are made: only those with this environment's prefix, and their logs",
             "AwsSolutions-IAM5",
+        )
+
+    def _build_spark(
+        self, network: NetworkStack, storage: StorageStack, airflow: AirflowStack
+    ) -> dict[str, Any]:
+        """The chosen engine, if any, with the tasks' permission to use it; returns what DAGs know of it."""
+        spark = self._config.spark
+        if spark.engine == "databricks" and spark.databricks is not None:
+            return {"engine": spark.engine, **spark.databricks.model_dump()}
+        if spark.engine == "ecs":
+            built: SparkTask | SparkOnEmr = SparkTask(
+                self, "Spark", config=self._config, network=network, storage=storage, airflow=airflow
+            )
+        elif spark.engine == "emr-serverless":
+            built = SparkOnEmr(self, "Spark", config=self._config, storage=storage)
+        else:
+            return {"engine": "none"}
+        policy = iam.ManagedPolicy(
+            self,
+            "SparkPolicy",
+            description="Starts, watches and stops Spark runs",
+            roles=[airflow.task_role],
+            statements=built.statements,
+        )
+        waive(
+            policy,
+            "Any revision of one family and the tasks of one cluster, or the jobs of one application: they get their "
+            "ids when they are started; ecs:ListTasks takes no resource",
+            "AwsSolutions-IAM5",
+        )
+        return built.settings
+
+    def _allow_notifications(self, airflow: AirflowStack) -> None:
+        """The dag-processor runs a DAG's callbacks, a worker those of its task."""
+        iam.ManagedPolicy(
+            self,
+            "NotificationPolicy",
+            description="Tells people of failed DAG runs",
+            roles=[airflow.control_role, airflow.task_role],
+            statements=[iam.PolicyStatement(actions=["sns:Publish"], resources=[self.failures.topic_arn])],
         )
 
     def _owned(self, kind: str) -> str:

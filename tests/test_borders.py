@@ -17,7 +17,7 @@ FORBIDDEN = {
     "notebooks": PARTS - {"notebooks"},
     "local": {"stacks", "lambdas", "dags", "ml", "runtime", "ops", "tests"},
 }
-LEAF_STACKS = {"delivery", "scaling", "workflows", "tracking"}
+LEAF_STACKS = {"delivery", "scaling", "workflows", "tracking", "pets"}
 
 
 def imported_modules(source: str) -> Iterator[str]:

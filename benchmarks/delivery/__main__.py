@@ -44,6 +44,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./updraft bench delivery", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON document, as without it")
     parser.add_argument("--parts", default="pushes,rollbacks,bad,switches,peers")
     parser.add_argument("--pushes", type=int, default=50)
     parser.add_argument("--rollbacks", type=int, default=20)

@@ -42,6 +42,19 @@ def train(
     }
 
 
+def build(settings: WorkflowSettings, *, prefix: str, point: dict[str, Any]) -> Request:
+    """Training with `max_depth` and `n_estimators`, on the instance type for searches: it is small and has no GPU."""
+    request = train(
+        settings,
+        prefix=prefix,
+        instance_type=settings.instance_types["tuning"],
+        hyperparameters={"max_depth": point["max_depth"], "rounds": point["n_estimators"]},
+    )
+    # Trials of one run side by side must not go on from each other's checkpoints.
+    del request["CheckpointConfig"]
+    return request
+
+
 def tune(settings: WorkflowSettings, *, prefix: str, jobs: int | str, rounds: int | str) -> Request:
     """Tuning: a bounded random search around the training's hyper-parameters."""
     definition = _training(settings, prefix=prefix, instance_type=settings.instance_types["tuning"])

@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 from airflow.sdk.exceptions import AirflowFailException
 
+from runtime.lineage.notes import note
 from runtime.sagemaker.requests import vpc_config
 from runtime.settings import WorkflowSettings, tags
 
@@ -19,6 +20,12 @@ def read_evaluation(settings: WorkflowSettings, prefix: str) -> dict[str, Any]:
     )
     report: dict[str, Any] = json.loads(answer["Body"].read())
     return report
+
+
+def final_metrics(training_job: str) -> dict[str, float]:
+    """What a training reported last, such as `validation_auc`."""
+    job = boto3.client("sagemaker").describe_training_job(TrainingJobName=training_job)
+    return {item["MetricName"].replace(":", "_"): float(item["Value"]) for item in job["FinalMetricDataList"]}
 
 
 def choose(report: dict[str, Any], *, threshold: float) -> dict[str, Any]:
@@ -58,11 +65,19 @@ def register(
         ModelPackageDescription=f"AUC {chosen['value']:.4f}, baseline {chosen['baseline']:.4f}",
         ClientToken=name,
         ModelApprovalStatus="Approved",
-        CustomerMetadataProperties={"auc": f"{chosen['value']:.6f}", "baseline": f"{chosen['baseline']:.6f}"},
+        CustomerMetadataProperties={
+            "auc": f"{chosen['value']:.6f}",
+            "baseline": f"{chosen['baseline']:.6f}",
+            # A version of a package can't be tagged: this is its way back to the DAG run.
+            "dag_id": context["ti"].dag_id,
+            "run_id": context["ti"].run_id,
+        },
         InferenceSpecification={
             "Containers": [container],
             "SupportedContentTypes": ["text/csv"],
             "SupportedResponseMIMETypes": ["text/csv"],
         },
     )
-    return {"model_name": name, "model_package_arn": package["ModelPackageArn"]}
+    arn = package["ModelPackageArn"]
+    note(tags={"model_name": name, "model_package_arn": arn, "model_version": arn.rsplit("/", 1)[1]})
+    return {"model_name": name, "model_package_arn": arn}

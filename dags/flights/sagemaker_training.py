@@ -20,10 +20,14 @@ from typing import Any
 from airflow.sdk import Param, dag, get_current_context, task
 
 from flights import jobs
+from runtime.lineage.notes import note
+from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
 from runtime.settings import job_name, workflow_settings
 
 PREFIX = "flights/{{ run_id | replace(':', '-') | replace('+', '-') }}"
+# Of a SageMaker job with its wait for an instance, which is not part of the job's own MaxRuntime.
+JOB_TIMEOUT = timedelta(hours=2)
 
 
 @dag(
@@ -33,7 +37,13 @@ PREFIX = "flights/{{ run_id | replace(':', '-') | replace('+', '-') }}"
     tags=["sagemaker", "training"],
     doc_md=__doc__,
     dagrun_timeout=timedelta(hours=4),
-    default_args={"owner": "data-science", "retries": 1, "retry_delay": timedelta(seconds=10)},
+    on_failure_callback=notify_failure,
+    default_args={
+        "owner": "data-science",
+        "retries": 1,
+        "retry_delay": timedelta(seconds=10),
+        "execution_timeout": JOB_TIMEOUT,
+    },
     params={
         "sample": Param(
             60_000, type="integer", minimum=5_000, maximum=300_000, description="Flights to learn from"
@@ -55,15 +65,23 @@ def sagemaker_training() -> None:
     def extract(prefix: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         from flights import etl
 
-        return etl.extract(
-            sample=(params or {})["sample"], bucket=workflow_settings().data_bucket, prefix=prefix
-        )
+        bucket = workflow_settings().data_bucket
+        extracted = etl.extract(sample=(params or {})["sample"], bucket=bucket, prefix=prefix)
+        # Each run has a place of its own, so that it can't be declared as an outlet.
+        note(destinations=[f"s3://{bucket}/{prefix}/raw/flights.csv"])
+        return extracted
 
     @task(execution_timeout=timedelta(minutes=15))
     def split(prefix: str) -> dict[str, int]:
         from flights import etl
 
-        return etl.split(bucket=workflow_settings().data_bucket, prefix=prefix)
+        bucket = workflow_settings().data_bucket
+        parts = etl.split(bucket=bucket, prefix=prefix)
+        note(
+            sources=[f"s3://{bucket}/{prefix}/raw/flights.csv"],
+            destinations=[f"s3://{bucket}/{prefix}/input/{name}.csv" for name in parts],
+        )
+        return parts
 
     @task(execution_timeout=timedelta(minutes=5))
     def gate(prefix: str, params: dict[str, Any] | None = None) -> dict[str, Any]:

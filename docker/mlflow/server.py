@@ -17,6 +17,7 @@ def main() -> None:
         with urllib.request.urlopen(f"http://localhost:{port}/health", timeout=10) as answer:
             sys.exit(answer.status != 200)
     url = database_url(os.environ)
+    keep_password(url, os.environ["MLFLOW_USERNAME"], os.environ["MLFLOW_PASSWORD"])
     os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(write_auth_config(os.environ, url))
     # Its job runners evaluate and trace language models: seven more processes, 1.2 GiB, which tracking has no use for.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
@@ -37,6 +38,29 @@ def database_url(environment: os._Environ[str] | dict[str, str]) -> str:
     return (
         f"postgresql+psycopg2://{user}:{password}@{host}:{port}/{name}?sslmode=verify-full&sslrootcert={ca}"
     )
+
+
+def keep_password(url: str, username: str, password: str) -> None:
+    """MLflow takes its administrator's password at its very first start only; here the secret's is what counts.
+
+    By its table, since importing its own store takes as long as the rest of the start.
+    """
+    import sqlalchemy
+    from werkzeug.security import check_password_hash, generate_password_hash
+
+    engine = sqlalchemy.create_engine(url)
+    if sqlalchemy.inspect(engine).has_table("users"):
+        who = {"username": username}
+        with engine.begin() as connection:
+            known = connection.execute(
+                sqlalchemy.text("SELECT password_hash FROM users WHERE username = :username"), who
+            ).scalar()
+            if known is not None and not check_password_hash(known, password):
+                connection.execute(
+                    sqlalchemy.text("UPDATE users SET password_hash = :hashed WHERE username = :username"),
+                    who | {"hashed": generate_password_hash(password)},
+                )
+    engine.dispose()
 
 
 def write_auth_config(environment: os._Environ[str] | dict[str, str], url: str) -> Path:

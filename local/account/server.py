@@ -24,7 +24,7 @@ from local.account.context import AccountContext, Plane
 from local.paths import LocalPaths
 
 # In this order they start, in the reverse one they stop.
-PLANES = ("database", "broker", "ecs", "codedeploy", "sagemaker")
+PLANES = ("database", "broker", "ecs", "codedeploy", "sagemaker", "codebuild")
 SAVE_SECONDS = 5
 GRACE_SECONDS = 5
 READY_PATH = "/_updraft/ready"
@@ -190,7 +190,11 @@ def serve(paths: LocalPaths) -> int:
     # its instance is a process of its own that the host finds again.
     processes.reap(paths, keep=("account", "cdk", "sagemaker-"))
     # Knowing every AWS service by name would load botocore's model of each: 400 MB.
-    router._KNOWN_AWS_SERVICE_NAMES = frozenset(ministack_app.SERVICE_HANDLERS) | {"codedeploy", "sagemaker"}
+    router._KNOWN_AWS_SERVICE_NAMES = frozenset(ministack_app.SERVICE_HANDLERS) | {
+        "codedeploy",
+        "sagemaker",
+        "codebuild",
+    }
 
     async def run() -> int:
         account = Account(paths)

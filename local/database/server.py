@@ -181,6 +181,8 @@ def settings(memory_bytes: int) -> dict[str, str]:
         "wal_level": "minimal",
         "max_wal_senders": "0",
         "autovacuum_naptime": "30s",
+        # The platform's parameter group asks for it; RDS' own default is off.
+        "track_commit_timestamp": "on",
     }
 
 

@@ -59,6 +59,8 @@ FREE = frozenset(
         "AWS::ECS::Cluster",
         "AWS::ECS::ClusterCapacityProviderAssociations",
         "AWS::ECS::TaskDefinition",
+        # Billed by its jobs, as SageMaker is.
+        "AWS::EMRServerless::Application",
         "AWS::EFS::AccessPoint",
         "AWS::EFS::MountTarget",
         "AWS::ElastiCache::ParameterGroup",

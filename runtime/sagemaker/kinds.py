@@ -94,6 +94,21 @@ def billable_seconds(kind: str, job: Mapping[str, Any], now: datetime) -> int:
     return max(0, round(((job.get(f"{prefix}EndTime") or now) - started).total_seconds()))
 
 
+def places(kind: str, job: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The S3 URIs that a described job reads, and those that it writes."""
+    if kind == "processing":
+        inputs = [each.get("S3Input", {}) for each in job.get("ProcessingInputs", [])]
+        outputs = [each["S3Output"] for each in job.get("ProcessingOutputConfig", {}).get("Outputs", [])]
+        return [each["S3Uri"] for each in inputs if "S3Uri" in each], [each["S3Uri"] for each in outputs]
+    if kind == "transform":
+        source = job["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
+        return [source], [job["TransformOutput"]["S3OutputPath"]]
+    holder = job["TrainingJobDefinition"] if kind == "tuning" else job
+    channels = [each["DataSource"].get("S3DataSource", {}) for each in holder.get("InputDataConfig", [])]
+    model = job.get("ModelArtifacts", {}).get("S3ModelArtifacts")
+    return [each["S3Uri"] for each in channels if "S3Uri" in each], [model] if model else []
+
+
 def interruptions(job: Mapping[str, Any]) -> int:
     """How often a spot training lost its instance."""
     return sum(each["Status"] == "Interrupted" for each in job.get("SecondaryStatusTransitions", []))

@@ -20,9 +20,10 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
+from runtime.lineage.notes import note
 from runtime.sagemaker import requests
 from runtime.sagemaker.jobs import RETRIES, Job
-from runtime.sagemaker.kinds import KINDS, billable_seconds, cluster
+from runtime.sagemaker.kinds import KINDS, billable_seconds, cluster, places
 from runtime.sagemaker.ownership import Claim, decide, first_free, is_active
 from runtime.sagemaker.progress import DeadlineError, Watched
 from runtime.sagemaker.spend import spent_this_month
@@ -101,6 +102,10 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         self._instance = context["ti"]
         try:
             job, submission = self._own_job(context, request, settings)
+            note(
+                tags={"sagemaker_job_name": job.name, "sagemaker_job_kind": self.kind},
+                instance=self._instance,
+            )
             watched = self._watched(job, request, settings, started_at=started_at, longest_seconds=longest)
             if self.deferrable:
                 self.defer(
@@ -245,10 +250,28 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
 
     def _take_end(self, job: Job, status: str) -> dict[str, Any]:
         description = job.describe()
+        self._note_end(job, description)
         if status != "Completed" or description is None:
             reason = (description or {}).get("FailureReason", "no reason given")
             raise AirflowException(f"{self.kind} job {job.name} ended {status}: {reason}")
         return {"name": job.name, **results(self.kind, description, self.client)}
+
+    def _note_end(self, job: Job, description: dict[str, Any] | None) -> None:
+        """What lineage knows of a job that has ended; a deferred task is in another process than at its start."""
+        if description is None:
+            return
+        sources, destinations = places(self.kind, description)
+        note(
+            tags={
+                "sagemaker_job_name": job.name,
+                "sagemaker_job_kind": self.kind,
+                "sagemaker_job_arn": description.get(KINDS[self.kind].arn_key, ""),
+            },
+            metrics={"billable_seconds": billable_seconds(self.kind, description, datetime.now(UTC))},
+            sources=sources,
+            destinations=destinations if description[KINDS[self.kind].status_key] == "Completed" else (),
+            instance=self._instance,
+        )
 
     def _state_now(self) -> str | None:
         """This task's state in Airflow's database; `removed` when it was deleted, None when it can't be read in time.

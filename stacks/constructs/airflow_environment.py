@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import re
+from urllib.parse import urlsplit
 
 import aws_cdk as cdk
 from aws_cdk import aws_ecs as ecs
 
 from stacks.config import EnvironmentConfig
 from stacks.constructs.airflow_task import RELEASES_DIRECTORY
+from stacks.constructs.security_groups import MLFLOW
 from stacks.storage import DATABASE_NAME, StorageStack
 
 BUNDLE = "updraft"
@@ -41,6 +43,10 @@ METRICS = (
 MAX_FAILED_HEARTBEATS = 36
 # The files of a release never change; what they read elsewhere may, so they are parsed again now and then.
 PARSE_INTERVAL_SECONDS = 300
+# The provider waits so long at a task's start and again at its end, and gives up.
+OPENLINEAGE_SECONDS = 1
+# Where docker/airflow/Dockerfile copies `runtime/plugins` to.
+PLUGINS_DIRECTORY = "/opt/updraft/runtime/plugins"
 # A switch is live when every file has been parsed.
 PARSING_PROCESSES = 4
 
@@ -72,8 +78,37 @@ def environment(config: EnvironmentConfig, storage: StorageStack) -> dict[str, s
         "UPDRAFT_DATABASE_HOST": storage.database.db_instance_endpoint_address,
         "UPDRAFT_DATABASE_PORT": storage.database.db_instance_endpoint_port,
         "UPDRAFT_DATABASE_NAME": DATABASE_NAME,
+        "UPDRAFT_DATA_BUCKET": storage.data.bucket_name,
         **broker,
+        **_tracking(config, namespace),
+        **_openlineage(config),
         **_airflow_options(config, storage, namespace),
+    }
+
+
+def _tracking(config: EnvironmentConfig, namespace: str) -> dict[str, str]:
+    """Where MLflow's own client finds its server; the log-in is among the secrets."""
+    if not config.tracking.enabled:
+        return {}
+    return {
+        "MLFLOW_TRACKING_URI": f"http://mlflow.{namespace}:{MLFLOW}",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": PLUGINS_DIRECTORY,
+    }
+
+
+def _openlineage(config: EnvironmentConfig) -> dict[str, str]:
+    """Airflow's own OpenLineage provider, which does nothing without these."""
+    url = config.tracking.openlineage_url
+    if url is None:
+        return {}
+    parts = urlsplit(url)
+    transport = {"type": "http", "url": f"{parts.scheme}://{parts.netloc}"}
+    if path := parts.path.strip("/"):
+        transport["endpoint"] = path
+    return {
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
+        "AIRFLOW__OPENLINEAGE__NAMESPACE": config.prefix,
+        "AIRFLOW__OPENLINEAGE__EXECUTION_TIMEOUT": str(OPENLINEAGE_SECONDS),
     }
 
 
@@ -182,6 +217,13 @@ def secrets(storage: StorageStack) -> dict[str, ecs.Secret]:
         "AIRFLOW__API_AUTH__JWT_SECRET": ecs.Secret.from_secrets_manager(storage.jwt_secret),
         "AIRFLOW__API__SECRET_KEY": ecs.Secret.from_secrets_manager(storage.api_secret),
     }
+    if storage.tracking_login is not None:
+        found["MLFLOW_TRACKING_USERNAME"] = ecs.Secret.from_secrets_manager(
+            storage.tracking_login, "username"
+        )
+        found["MLFLOW_TRACKING_PASSWORD"] = ecs.Secret.from_secrets_manager(
+            storage.tracking_login, "password"
+        )
     if storage.broker.password is not None:
         found["UPDRAFT_BROKER_PASSWORD"] = ecs.Secret.from_secrets_manager(storage.broker.password)
     return found

@@ -11,8 +11,16 @@ from constructs import Construct
 
 from stacks.config import ROOT, EnvironmentConfig
 
-FILES = {"mlflow": ("server.py",)}
-SOURCES: dict[str, tuple[str, ...]] = {"airflow": ("runtime",), "training": ("ml",), "mlflow": ()}
+FILES = {"airflow": ("airflow_local_settings.py",), "mlflow": ("server.py",), "spark": ("local_spark.py",)}
+SOURCES: dict[str, tuple[str, ...]] = {
+    "airflow": ("runtime",),
+    "training": ("ml",),
+    "pets-training": ("ml",),
+    "mlflow": (),
+    "spark": (),
+}
+# Images that talk to the database and the broker, and so hold their authorities.
+WITH_AUTHORITIES = ("airflow", "mlflow")
 PLATFORMS = {"arm64": ecr_assets.Platform.LINUX_ARM64, "x86_64": ecr_assets.Platform.LINUX_AMD64}
 
 
@@ -39,7 +47,7 @@ def stage_context(context: Path, name: str, config: EnvironmentConfig) -> None:
         shutil.copytree(
             ROOT / source, context / source, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "hooks")
         )
-    if name != "training":
+    if name in WITH_AUTHORITIES:
         shutil.copyfile(ROOT / config.database.ca_bundle, context / "database-ca.pem")
         broker = config.broker.ca_bundle
         (context / "broker-ca.pem").write_bytes((ROOT / broker).read_bytes() if broker else b"")

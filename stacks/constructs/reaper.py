@@ -8,12 +8,11 @@ from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_sns as sns
-from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from stacks.config import ROOT, EnvironmentConfig
 from stacks.constructs.airflow_environment import METRICS_DATABASE_USER
+from stacks.constructs.alert_topic import alert_topic
 from stacks.constructs.python_function import PythonFunction
 from stacks.network import NetworkStack
 from stacks.storage import DATABASE_NAME, StorageStack
@@ -45,16 +44,12 @@ class Reaper(Construct):
         storage: StorageStack,
     ) -> None:
         super().__init__(scope, construct_id)
-        self.topic = sns.Topic(
-            self, "Topic", display_name=f"{config.prefix} SageMaker jobs", enforce_ssl=True
+        self.topic = alert_topic(
+            self,
+            "Topic",
+            display_name=f"{config.prefix} SageMaker jobs",
+            email=config.workflows.alarm_email,
         )
-        waive(
-            self.topic,
-            "Messages name jobs and no data; CloudWatch can't publish with the key that AWS keeps for SNS",
-            "NIST.800.53.R5-SNSEncryptedKMS",
-        )
-        if config.workflows.alarm_email is not None:
-            self.topic.add_subscription(subscriptions.EmailSubscription(config.workflows.alarm_email))
         self.function = PythonFunction(
             self,
             "Function",

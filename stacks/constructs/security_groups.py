@@ -11,6 +11,7 @@ POSTGRES, REDIS, NFS, HTTPS = 5432, 6379, 2049, 443
 WEBSERVER, FLOWER, MLFLOW = 8080, 5555, 5000
 WORKER_LOGS, TRIGGERER_LOGS = 8793, 8794
 VERIFIER = 8790
+PETS = 8000
 
 
 class SecurityGroups(Construct):
@@ -34,6 +35,11 @@ class SecurityGroups(Construct):
         self.database = self._group("Database", "the metadata database", calls_out=False)
         self.releases = self._group("Releases", "the shared directory of DAG bundles", calls_out=False)
         self.mlflow = self._group("Mlflow", "the tracking server") if config.tracking.enabled else None
+        self.pets = (
+            self._group("Pets", "the application that tells cats from dogs")
+            if config.pets is not None and config.pets.platform == "ecs"
+            else None
+        )
         self.broker = (
             self._group("Broker", "the Celery broker", calls_out=False)
             if config.broker.kind == "redis"
@@ -63,6 +69,9 @@ class SecurityGroups(Construct):
             (self.bastion, self.mlflow, MLFLOW, "tunnel to MLflow"),
             (self.bastion, self.airflow, VERIFIER, "tests of candidate releases"),
             (self.airflow, self.mlflow, MLFLOW, "tracking"),
+            (self.webserver, self.mlflow, MLFLOW, "tracking of runs that are marked by hand"),
+            (self.airflow, self.pets, PETS, "smoke tests"),
+            (self.bastion, self.pets, PETS, "tunnel to the application"),
             (self.webserver, self.airflow, WORKER_LOGS, "logs of running tasks"),
             (self.webserver, self.airflow, TRIGGERER_LOGS, "logs of deferred tasks"),
             (self.webserver, self.database, POSTGRES, "metadata"),

@@ -1,6 +1,5 @@
 """Runs are started by the clients that people have: REST with a token, Airflow's own clients, a browser, this CLI."""
 
-import http.cookiejar
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from ops import bootstrap
-from tests.end_to_end.platform import client, updraft
+from tests.end_to_end.platform import Web, client, updraft
 
 pytestmark = pytest.mark.platform
 DAG = "sagemaker_training"
@@ -35,37 +34,6 @@ with airflow.ApiClient(configuration) as api:
     again = runs.get_dag_run(sys.argv[1], started.dag_run_id)
     print(json.dumps({"run_id": again.dag_run_id, "conf": again.conf}))
 """
-
-
-class Web:
-    """Plain HTTP, with the cookies and headers that it was given."""
-
-    def __init__(self, base_url: str, headers: dict[str, str] | None = None) -> None:
-        self.base_url = base_url
-        self._headers = headers or {}
-        self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
-        )
-
-    def send(self, method: str, path: str, document: Any = None, form: dict[str, str] | None = None) -> str:
-        data, kind = None, "application/json"
-        if form is not None:
-            data, kind = urllib.parse.urlencode(form).encode(), "application/x-www-form-urlencoded"
-        elif document is not None:
-            data = json.dumps(document).encode()
-        request = urllib.request.Request(
-            self.base_url + path, data, {"Content-Type": kind, **self._headers}, method=method
-        )
-        try:
-            with self._opener.open(request, timeout=LIMIT_SECONDS) as answer:
-                return str(answer.read().decode())
-        except urllib.error.HTTPError as error:
-            # It holds the connection open.
-            error.close()
-            raise
-
-    def json(self, method: str, path: str, document: Any = None) -> Any:
-        return json.loads(self.send(method, path, document) or "null")
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,12 @@ def context(**changes: Any) -> dict[str, Any]:
     return {"ti": SimpleNamespace(**values), "dag_run": SimpleNamespace(bundle_version="abc")}
 
 
+def test_what_older_stacks_did_not_write_is_absent(ssm: Any) -> None:
+    ssm.put_parameter(Name=PARAMETER, Type="String", Value=json.dumps(VALUES))
+    read = settings.workflow_settings()
+    assert (read.failures_topic_arn, read.insurance) == (None, {})
+
+
 def test_settings_are_read_and_unknown_keys_are_left_to_newer_runtimes(ssm: Any) -> None:
     ssm.put_parameter(Name=PARAMETER, Type="String", Value=json.dumps(VALUES | {"newer": 1}))
     assert settings.workflow_settings().max_runtime_seconds == 3600

@@ -47,7 +47,16 @@ def test_local_environment_is_accepted_once_its_authority_exists(monkeypatch: py
         ('region = "us-east-1"', 'region = "mars"', "region: string should match pattern"),
         ("rds-global-bundle.pem", "gone.pem", "database.ca_bundle: docker/certificates/gone.pem does not exist"),
         ("[tracking]\nenabled = true", "[tracking]\nenabled = 1", "tracking.enabled: input should be a valid boolean, came 1"),
+        ("[tracking]\n", '[tracking]\nopenlineage_url = "http://marquez.example/api/v1/lineage"\n', "tracking.openlineage_url: http://marquez.example/api/v1/lineage can't be reached; it has to be https://"),
+        ("[tracking]\n", '[tracking]\nopenlineage_url = "https://marquez.example:5000"\n', "tracking.openlineage_url: https://marquez.example:5000 can't be reached"),
+        ("[tracking]\n", '[tracking]\nopenlineage_url = "https://me:secret@marquez.example"\n', "tracking.openlineage_url: string should match pattern"),
+        ("[tracking]", '[pets]\nplatform = "eks"\n[tracking]', "pets.eks_cluster: missing"),
+        ("[tracking]", '[pets]\neks_cluster = "a"\n[tracking]', 'pets.eks_cluster, eks_namespace: only go with platform "eks"'),
+        ("[tracking]", '[pets]\nplatform = "mesos"\n[tracking]', "pets.platform: input should be 'none', 'ecs' or 'eks'"),
         ('nat = "instance"', 'nat = "instance"\ncidr = "10.0.0.0/8"', "network.cidr: 10.0.0.0/8 has /8"),
+        ("[tracking]", "[spark]\nengine = 'hadoop'\n[tracking]", "spark.engine: input should be 'none', 'ecs'"),
+        ("[tracking]", "[spark]\nengine = 'databricks'\n[tracking]", "spark.databricks: missing; engine \"databricks\" needs"),
+        ("[tracking]", "[spark]\nsize = { cpu = 1024, memory_mib = 4096 }\n[tracking]", "spark.size: only goes with engine \"ecs\", and the engine is \"none\""),
     ],
 )  # fmt: skip
 def test_mistake_is_told_in_one_line(tmp_path: Path, old: str, new: str, line: str) -> None:
@@ -83,3 +92,13 @@ def test_environment_files_hold_every_required_section() -> None:
         values = tomllib.loads(file.read_text())
         required = {name for name, field in EnvironmentConfig.model_fields.items() if field.is_required()}
         assert required - {"environment"} <= set(values)
+
+
+def test_engine_that_cannot_reach_the_emulated_account_is_refused_there(tmp_path: Path) -> None:
+    spark = '[spark]\nengine = "emr-serverless"\n'
+    directory = dev_with(tmp_path, 'region = "us-east-1"', 'region = "us-east-1"\naccount = "000000000000"')
+    (directory / "mine.toml").write_text((directory / "mine.toml").read_text() + spark)
+    with pytest.raises(
+        ConfigError, match=r"spark\.engine: \"emr-serverless\" can't reach the emulated account"
+    ):
+        load_environment("mine", directory)

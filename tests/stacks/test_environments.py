@@ -44,6 +44,7 @@ SMALL = changed(
     services__={},
     broker__={"kind": "sqs"},
     tracking__={"enabled": False},
+    warehouse__={"enabled": False},
     network__={"nat": "gateway"},
 )
 FEATURES: dict[str, Callable[[Values], Values]] = {
@@ -54,10 +55,14 @@ FEATURES: dict[str, Callable[[Values], Values]] = {
     ),
     "instances": lambda v: changed(v, workers={"big": ON_EC2}),
     "tracking": lambda v: changed(v, tracking={"enabled": True}),
+    "openlineage": lambda v: changed(v, tracking={"openlineage_url": "https://lineage.example/api/v2"}),
+    "warehouse": lambda v: changed(v, warehouse={"enabled": True}),
+    "pets": lambda v: changed(v, pets={"platform": "ecs"}),
     "boundary": lambda v: changed(v, permissions_boundary="Edge", bootstrap_qualifier="mine"),
     "budget": lambda v: changed(v, workflows={"alarm_email": "owner@example.com"}),
     "kept": lambda v: changed(v, keep_data_on_destroy=True, hardened=True),
     "tags": lambda v: changed(v, tags={"cost-centre": "4711"}),
+    "spark": lambda v: changed(v, spark={"engine": "emr-serverless"}),
 }
 # The types that only a feature brings.
 BROUGHT = {
@@ -68,6 +73,8 @@ BROUGHT = {
         "AWS::ECS::CapacityProvider",
     },
     "budget": {"AWS::Budgets::Budget"},
+    "spark": {"AWS::EMRServerless::Application"},
+    "pets": {"AWS::CodeBuild::Project", "AWS::ECR::Repository"},
 }
 
 # The types whose name only counts within a cluster, namespace or role, and one whose "family" is no name.
@@ -191,12 +198,50 @@ def test_every_pair_of_features_synthesizes_and_what_is_off_leaves_nothing(featu
     assert ("AWS::EC2::VPC" in counts) == ("existing network" not in features)
     assert ("tracking" in found) == ("tracking" in features)
     assert ("AWS::SQS::Queue" in counts) == ("redis" not in features)
+    assert ("AIRFLOW__OPENLINEAGE__" in json.dumps(found)) == ("openlineage" in features)
+    assert ("pets" in found) == ("pets" in features)
+    assert ("MLFLOW_TRACKING_" in json.dumps(found)) == ("tracking" in features)
+    secrets = [item["Properties"].get("Name") for _, item in resources(found, "AWS::SecretsManager::Secret")]
+    assert ("updraft/mine/connections/warehouse" in secrets) == ("warehouse" in features)
+    assert ("WAREHOUSE" in json.dumps(found)) == ("warehouse" in features)
     services = {item["Properties"]["ServiceName"] for _, item in resources(found, "AWS::ECS::Service")}
     control_plane = {"webserver", "scheduler", "dag-processor", "triggerer"}
     merged = "merged" in features
     assert services - {"mlflow"} == ({"control-plane"} if merged else control_plane)
     roles = [item["Properties"] for _, item in resources(found, "AWS::IAM::Role")]
     assert all(("PermissionsBoundary" in role) == ("boundary" in features) for role in roles)
+    assert_groups_are_used(found)
+
+
+@pytest.mark.synth
+@pytest.mark.parametrize(
+    ("pets", "brought", "told"),
+    [
+        ({}, set(), {"none"}),
+        ({"platform": "ecs"}, {"AWS::CodeBuild::Project", "AWS::ECR::Repository"}, {"ecs", "build"}),
+        (
+            {"platform": "eks", "eks_cluster": "animals", "eks_namespace": "zoo"},
+            {"AWS::CodeBuild::Project", "AWS::ECR::Repository"},
+            {"eks", "build", "animals", "zoo"},
+        ),
+    ],
+)
+def test_pets_have_what_their_platform_needs_and_nothing_else(
+    pets: Values, brought: set[str], told: set[str]
+) -> None:
+    found = synthesize("mine", changed(SMALL, pets=pets))
+    counts = types({"pets": found["pets"]})
+    assert {kind for kind in counts if kind in BROUGHT["pets"]} == brought
+    assert ("AWS::ServiceDiscovery::Service" in counts) == (pets.get("platform") == "ecs")
+    assert "AWS::ECS::Service" not in counts
+    [settings] = [item["Properties"] for _, item in resources({"p": found["pets"]}, "AWS::SSM::Parameter")]
+    assert settings["Name"] == "/updraft/mine/pets"
+    text = json.dumps(settings["Value"])
+    assert all(word in text for word in told)
+    assert ("build" in text) == bool(brought)
+    # The application's build reads what the DAG writes, and nothing else of the data bucket.
+    statements = json.dumps(found["pets"])
+    assert ("/pets/*" in statements) == bool(brought)
     assert_groups_are_used(found)
 
 

@@ -197,3 +197,82 @@ def test_clean_up_runs_every_night_in_the_services_network() -> None:
     network = target["EcsParameters"]["NetworkConfiguration"]["AwsvpcConfiguration"]
     assert network["AssignPublicIp"] == "DISABLED"
     assert len(network["Subnets"]) == 3
+
+
+@cache
+def with_spark(engine: str) -> dict[str, Template]:
+    return synthesize("spark", changed(values_of("dev"), spark={"engine": engine}))
+
+
+def settings_of(found: dict[str, Template]) -> str:
+    [(_, parameter)] = [
+        (logical_id, item)
+        for logical_id, item in resources({"workflows": found["workflows"]}, "AWS::SSM::Parameter")
+        if item["Properties"]["Name"].endswith("/workflows")
+    ]
+    return json.dumps(parameter["Properties"]["Value"])
+
+
+def spark_statements(found: dict[str, Template]) -> dict[str, Template]:
+    """The tasks' permissions to use the engine, by action."""
+    [policy] = [
+        item
+        for logical_id, item in resources(found, "AWS::IAM::ManagedPolicy")
+        if logical_id.startswith("SparkPolicy")
+    ]
+    statements = policy["Properties"]["PolicyDocument"]["Statement"]
+    return {
+        action: statement
+        for statement in statements
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    }
+
+
+def test_spark_on_ecs_is_one_task_that_reaches_the_data_bucket_and_nothing_else() -> None:
+    found = with_spark("ecs")
+    task = definition(found, "updraft-spark-spark")
+    [container] = task["ContainerDefinitions"]
+    assert container["ReadonlyRootFilesystem"] is True
+    assert "Secrets" not in container
+    assert clear(container)["SPARK_MEMORY_MIB"] == task["Memory"] == "8192"
+    [role_id] = [task["TaskRoleArn"]["Fn::GetAtt"][0]]
+    [policy] = [
+        item
+        for _, item in resources(found, "AWS::IAM::Policy")
+        if {"Ref": role_id} in item["Properties"]["Roles"]
+    ]
+    actions = [
+        action
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        for action in statement["Action"]
+    ]
+    assert all(action.startswith("s3:") for action in actions)
+    volumes = {mount["ContainerPath"] for mount in container["MountPoints"]}
+    assert volumes >= {"/tmp", "/opt/spark"}
+    allowed = spark_statements(found)
+    assert "updraft-spark-spark" in json.dumps(allowed["ecs:RunTask"]["Resource"])
+    # No worker has this tag: nobody stops one.
+    assert allowed["ecs:StopTask"]["Condition"]["StringEquals"] == {
+        "aws:ResourceTag/updraft:program": "spark"
+    }
+    assert '\\"engine\\":\\"ecs\\"' in settings_of(found)
+
+
+def test_spark_on_emr_serverless_stops_when_it_is_idle_and_is_bounded() -> None:
+    found = with_spark("emr-serverless")
+    [(_, application)] = resources(found, "AWS::EMRServerless::Application")
+    properties = application["Properties"]
+    assert properties["AutoStopConfiguration"] == {"Enabled": True, "IdleTimeoutMinutes": 5}
+    assert properties["MaximumCapacity"] == {"Cpu": "16 vCPU", "Memory": "64 GB"}
+    assert properties["Architecture"] == "ARM64"
+    assert set(spark_statements(found)) >= {
+        "emr-serverless:StartJobRun",
+        "emr-serverless:CancelJobRun",
+        "iam:PassRole",
+    }
+    assert '\\"engine\\":\\"emr-serverless\\"' in settings_of(found)
+
+
+def test_without_an_engine_there_is_nothing_of_spark() -> None:
+    assert "SparkPolicy" not in json.dumps(templates("dev"))
+    assert '\\"spark\\":{\\"engine\\":\\"none\\"}' in settings_of(templates("dev"))

@@ -1,5 +1,7 @@
 """What holds data or passwords stays what it is from one version of this project to the next."""
 
+import json
+
 import pytest
 
 from tests.stacks.assemblies import Values, resources, templates
@@ -10,7 +12,7 @@ STATEFUL = {
     "AWS::EFS::FileSystem": {"ReleasesE6BA3EBF"},
     "AWS::S3::Bucket": {"LogsBucket5C52C3D2", "BundlesBucketB9647150", "DataBucketE6B0FAA8"},
     "AWS::ElastiCache::ReplicationGroup": {"BrokerValkey889C93EA"},
-    "AWS::SageMaker::ModelPackageGroup": {"ModelPackages"},
+    "AWS::SageMaker::ModelPackageGroup": {"ModelPackages", "InsuranceModelPackages"},
     "AWS::EC2::VPC": {"Vpc8378EB38"},
 }
 pytestmark = pytest.mark.synth
@@ -30,7 +32,7 @@ def login(username: str) -> Values:
 GENERATED = {
     "AdminC75D2A91": login("admin"),
     "FlowerLogin5C2DCCA9": login("flower"),
-    "LoginDDE9992A": login("admin"),
+    "TrackingLogin679E3CFB": login("admin"),
     "ApiSecret852BEBBB": WORD,
     "BrokerPasswordE1C7EB39": WORD,
     "FernetSecretAFEFCCC1": WORD,
@@ -38,6 +40,8 @@ GENERATED = {
     "SessionKey0FE01E29": WORD | {"PasswordLength": 48},
     "VerifierSecret61D44AE6": WORD,
 }
+# In the environments that have it on, which are all that are shipped.
+WAREHOUSE = "WarehouseConnectionE86A584F"
 # What SQS makes superfluous.
 NOT_IN_DEV = {"FlowerLogin5C2DCCA9", "BrokerPasswordE1C7EB39", "BrokerValkey889C93EA"}
 DATABASE_OWNER = {
@@ -66,5 +70,9 @@ def test_secrets_keep_their_logical_ids_and_generators(environment: str) -> None
     # CDK puts a digest of the rules at the end of this id: with other rules it would be another secret.
     assert owner.endswith("39c2ccd07b4ac2f792d6cd34200bf889")
     assert found.pop(owner) == DATABASE_OWNER
+    warehouse = found.pop(WAREHOUSE)
+    # The template names the database's address, which never changes while the database lives.
+    assert '"login": "warehouse"' in json.dumps(warehouse.pop("SecretStringTemplate")).replace("\\", "")
+    assert warehouse == {"ExcludePunctuation": True, "GenerateStringKey": "password", "PasswordLength": 32}
     absent = NOT_IN_DEV if environment == "dev" else set()
     assert found == {name: rules for name, rules in GENERATED.items() if name not in absent}

@@ -84,7 +84,9 @@ def test_database_is_encrypted_and_takes_only_tls(environment: str) -> None:
     assert database["Properties"]["PubliclyAccessible"] is False
     assert database["Properties"]["EnableIAMDatabaseAuthentication"] is True
     [(_, parameters)] = resources(environment, "AWS::RDS::DBParameterGroup")
-    assert parameters["Properties"]["Parameters"] == {"rds.force_ssl": "1"}
+    assert parameters["Properties"]["Parameters"] == {
+        "rds.force_ssl": "1", "track_commit_timestamp": "1",
+    }  # fmt: skip
 
 
 def test_prod_database_survives_a_destroy() -> None:

@@ -1,4 +1,4 @@
-"""The host takes what the flights workflow asks of it: a setting that it refused would break the demo."""
+"""The host takes what the workflows ask of it: a setting that it refused would break them."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from dags.flights import jobs
+from dags.insurance import jobs as insurance_jobs
 from local.sagemaker.service import JOBS, SageMakerService
 from local.sagemaker.store import Store
 from runtime.sagemaker.requests import in_vpc
@@ -50,8 +51,20 @@ SETTINGS = WorkflowSettings(
         ("HyperParameterTuningJob", jobs.tune(SETTINGS, prefix="p", jobs=3, rounds=40)),
         ("ProcessingJob", jobs.evaluate(SETTINGS, prefix="p", candidates={"trained": "s3://data/m.tar.gz"})),
         ("TransformJob", jobs.transform(SETTINGS, prefix="p", model_name="model")),
+        ("TrainingJob", insurance_jobs.train(SETTINGS, prefix="p", hyperparameters={"rounds": 9})),
+        ("ProcessingJob", insurance_jobs.evaluate(SETTINGS, prefix="p", model_uri="s3://data/m.tar.gz")),
+        ("TransformJob", insurance_jobs.score(SETTINGS, prefix="p", model_name="model")),
     ],
-    ids=["prepare", "train", "tune", "evaluate", "transform"],
+    ids=[
+        "prepare",
+        "train",
+        "tune",
+        "evaluate",
+        "transform",
+        "insurance train",
+        "insurance evaluate",
+        "insurance score",
+    ],
 )
 def test_request_of_the_workflow_is_taken(tmp_path: Path, kind: str, request_: dict[str, Any]) -> None:
     service = SageMakerService(Store(tmp_path / "state.json"), account_id="000000000000", region="us-east-1")

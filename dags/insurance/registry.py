@@ -1,0 +1,112 @@
+"""The gate between a trained model and a registered one, and both registries: SageMaker's and MLflow's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import boto3
+from airflow.sdk.exceptions import AirflowFailException
+
+from insurance import jobs
+from runtime import experiments
+from runtime.sagemaker.requests import vpc_config
+from runtime.settings import WorkflowSettings, tags
+
+METRIC = "auc"
+# Of the experiment and the registered model in MLflow.
+EXPERIMENT, MODEL = "insurance", "insurance-claims"
+PACKAGE_TAG = "model_package_arn"
+
+
+def read_evaluation(settings: WorkflowSettings, prefix: str) -> dict[str, Any]:
+    """The report that the evaluation job wrote."""
+    answer = boto3.client("s3").get_object(
+        Bucket=settings.data_bucket, Key=f"{prefix}/evaluation/evaluation.json"
+    )
+    report: dict[str, Any] = json.loads(answer["Body"].read())
+    return report
+
+
+def judge(report: Mapping[str, Any], *, threshold: float) -> dict[str, Any]:
+    """The model's score beside the tariff's; raises AirflowFailException unless it is better, and good enough."""
+    value, baseline = report["model"][METRIC], report["baseline"][METRIC]
+    if value <= baseline:
+        raise AirflowFailException(
+            f"the model is no better than the {report['baseline']['name']}: AUC {value:.3f} against {baseline:.3f}"
+        )
+    if value < threshold:
+        raise AirflowFailException(f"the model has an AUC of {value:.3f}, at least {threshold} is asked for")
+    return {"metric": METRIC, "value": value, "baseline": baseline}
+
+
+def register(
+    settings: WorkflowSettings, *, name: str, model_uri: str, judged: Mapping[str, Any], context: Any
+) -> dict[str, str]:
+    """Create the model and an approved model package; returns their names.
+
+    `name` is the training job's: repeating it for the same training makes nothing twice.
+    """
+    group = settings.insurance.get("model_package_group")
+    if group is None:
+        raise AirflowFailException("there is no model package group yet; deploy the workflows stack again")
+    client = boto3.client("sagemaker")
+    container = {
+        "Image": settings.training_image,
+        "ModelDataUrl": model_uri,
+        "Environment": jobs.ENVIRONMENT,
+    }
+    try:
+        client.create_model(
+            ModelName=name,
+            PrimaryContainer=container,
+            ExecutionRoleArn=settings.role_arn,
+            VpcConfig=vpc_config(settings),
+            Tags=tags(context),
+        )
+    except client.exceptions.ClientError as error:
+        if "already existing" not in str(error):
+            raise
+    package = client.create_model_package(
+        ModelPackageGroupName=group,
+        ModelPackageDescription=f"AUC {judged['value']:.4f}, tariff {judged['baseline']:.4f}",
+        ClientToken=name,
+        ModelApprovalStatus="Approved",
+        CustomerMetadataProperties={
+            "auc": f"{judged['value']:.6f}",
+            "baseline": f"{judged['baseline']:.6f}",
+        },
+        InferenceSpecification={
+            "Containers": [container],
+            "SupportedContentTypes": ["text/csv"],
+            "SupportedResponseMIMETypes": ["text/csv"],
+        },
+    )
+    return {"model_name": name, "model_package_arn": package["ModelPackageArn"], "model_uri": model_uri}
+
+
+def record(
+    *, registered: Mapping[str, str], report: Mapping[str, Any], parameters: Mapping[str, Any], context: Any
+) -> dict[str, str | None]:
+    """A run and a model version in MLflow, where tracking is on; returns their ids. Repeating it makes nothing twice."""
+    tags = {PACKAGE_TAG: registered["model_package_arn"], "model_uri": registered["model_uri"]}
+    run_id = experiments.start_run(
+        context, experiment=EXPERIMENT, name=registered["model_name"], parameters=parameters
+    )
+    scores = {
+        f"{part}_{name}": value
+        for part in ("model", "baseline")
+        for name, value in report[part].items()
+        if name != "name"
+    }
+    experiments.record(run_id, metrics={**scores, "policies": report["policies"]}, tags=tags)
+    version = experiments.register_model(
+        run_id,
+        name=MODEL,
+        source=registered["model_uri"],
+        tags=tags,
+        description=f"AUC {report['model'][METRIC]:.4f}, {report['baseline']['name']} {report['baseline'][METRIC]:.4f}",
+    )
+    experiments.end_run(run_id)
+    return {"mlflow_run_id": run_id, "model_version": version}

@@ -1,0 +1,54 @@
+"""What the stand-ins know of the build that calls them."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from local.paths import LocalPaths
+from local.sagemaker.storage import Storage, client
+
+
+class RefusedError(ValueError):
+    """Words that the stand-in doesn't have."""
+
+
+class Host:
+    """A build's directory, and the account around it."""
+
+    def __init__(self, directory: Path) -> None:
+        spec = json.loads((directory / "build.json").read_text())
+        self.directory = directory
+        self.paths = LocalPaths(Path(spec["root"]), port=spec["port"])
+
+    @cached_property
+    def storage(self) -> Storage:
+        return Storage(self.paths)
+
+    def client(self, service: str) -> Any:
+        """A client of the account."""
+        return client(self.paths, service)
+
+
+def options(
+    words: list[str], with_value: set[str], *, operands: int, flags: frozenset[str] = frozenset()
+) -> tuple[dict[str, str], list[str]]:
+    """Options by name, and operands; raises RefusedError for an unknown option or another number of operands."""
+    found: dict[str, str] = {}
+    rest: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        name, equals, value = word.partition("=")
+        if name in flags:
+            found[name] = ""
+        elif name in with_value:
+            found[name] = value if equals else next(remaining, "")
+        elif word.startswith("-"):
+            raise RefusedError(f"option {word} is not available in a local build")
+        else:
+            rest.append(word)
+    if len(rest) != operands:
+        raise RefusedError(f"{operands} operands are needed, {len(rest)} came: {' '.join(rest)}")
+    return found, rest

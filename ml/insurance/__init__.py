@@ -1,0 +1,1 @@
+"""Will a motor policy have a claim within a year?"""

@@ -1,0 +1,1 @@
+"""Is it a cat or a dog?"""

@@ -1,0 +1,50 @@
+"""What only a task's own code knows: `note` adds it to the task's run on the MLflow server."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def note(
+    *,
+    tags: Mapping[str, object] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    sources: Iterable[str] = (),
+    destinations: Iterable[str] = (),
+    instance: Any = None,
+) -> None:
+    """Add tags, metrics, and the URIs of what was read and written to the run of the task that calls it.
+
+    For what `inlets` and `outlets` can't say because it has another name in each run. Places are measured when this is
+    called, so call it when they are written. `model_package_arn`, `model_name` and `model_version` are also set on the
+    DAG run's. Costs a small file, and never raises; where tracking is off it does nothing.
+
+    :param instance: the task instance, where there is no current context
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        return
+    try:
+        from runtime.lineage import events, listener
+
+        if instance is None:
+            from airflow.sdk import get_current_context
+
+            instance = get_current_context()["ti"]
+        listener.put(
+            {
+                "kind": "note",
+                **events.identity(instance),
+                "start_ms": events.milliseconds(instance.start_date) or events.now_ms(),
+                "tags": {key: str(value) for key, value in (tags or {}).items()},
+                "metrics": {key: float(value) for key, value in (metrics or {}).items()},
+                "sources": [events.place(uri) for uri in sources],
+                "destinations": [events.place(uri) for uri in destinations],
+            }
+        )
+    except Exception as error:
+        log.warning("lineage: not noted: %s: %s", type(error).__name__, error)

@@ -1,0 +1,44 @@
+"""The log-in in the secret opens the tracking server, also after another one had been there."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from local.paths import LocalPaths
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = LocalPaths(ROOT / ".updraft" / "local").environments / "mlflow" / "bin" / "python"
+# In the image's own environment: MLflow's store makes the table and checks the log-ins.
+CHANGE = """
+import sys
+import server
+url = sys.argv[1]
+server.keep_password(url, "admin", "the-first-of-two")  # before there is a table
+from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+store = SqlAlchemyStore()
+store.init_db(url)
+store.create_user("admin", "the-first-of-two", is_admin=True)
+store.create_user("somebody", "somebody-s-own-one")
+for password in ("the-first-of-two", "the-second-of-two"):
+    server.keep_password(url, "admin", password)
+    assert store.authenticate_user("admin", password)
+assert not store.authenticate_user("admin", "the-first-of-two")
+assert store.authenticate_user("somebody", "somebody-s-own-one")
+assert store.get_user("admin").is_admin
+"""
+
+
+def test_secret_that_changed_is_the_password_after_the_next_start(tmp_path: Path) -> None:
+    assert PYTHON.exists(), "the environment of image 'mlflow' is not there; make it with: ./updraft test"
+    ran = subprocess.run(
+        [PYTHON, "-c", CHANGE, f"sqlite:///{tmp_path}/auth.db"],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT / "docker" / "mlflow"),
+            "HOME": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
