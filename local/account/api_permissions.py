@@ -125,11 +125,22 @@ class RequestReader:
             for service in named:
                 arn = self.arn("ecs", f"service/{cluster}/{str(service).rpartition('/')[2]}")
                 yield Permission(action, arn, keys)
+        elif operation == "RegisterTaskDefinition":
+            yield Permission(action, self.arn("ecs", f"task-definition/{request.get('family', '')}:1"))
+            for name in ("taskRoleArn", "executionRoleArn"):
+                if name in request:
+                    yield _pass(str(request[name]), "ecs-tasks.amazonaws.com")
         elif operation == "DescribeClusters":
             for name in request.get("clusters", ["default"]):
                 yield Permission(action, self.arn("ecs", f"cluster/{str(name).rpartition('/')[2]}"))
         else:
             yield Permission(action, "*", keys if "cluster" in request else {})
+
+    def _of_codebuild(self, operation: str, request: Request) -> Iterator[Permission]:
+        # A build's id begins with its project's name.
+        for build in [*request.get("ids", []), *filter(None, [request.get("id")])]:
+            project = str(build).rpartition("/")[2].partition(":")[0]
+            yield Permission(f"codebuild:{operation}", self.arn("codebuild", f"project/{project}"))
 
     def _of_logs(self, operation: str, request: Request) -> Iterator[Permission]:
         group = str(request.get("logGroupName") or request.get("logGroupIdentifier") or "")

@@ -252,6 +252,7 @@ def test_run_task_needs_its_definition_its_roles_and_its_tags() -> None:
         ("logs:PutLogEvents", {"logGroupName": "/g", "logStreamName": "s"}, ["logs:log-group:/g:log-stream:s"]),
         ("logs:DescribeLogStreams", {"logGroupName": "/g"}, ["logs:log-group:/g:log-stream:"]),
         ("ssm:GetParameters", {"Names": ["/a/b", "c"]}, ["ssm:parameter/a/b", "ssm:parameter/c"]),
+        ("codebuild:BatchGetBuilds", {"ids": ["app:1234"]}, ["codebuild:project/app"]),
         ("ecs:DescribeTasks", {"cluster": "c", "tasks": ["1"]}, ["ecs:task/c/1"]),
         ("sagemaker:DescribeModel", {"ModelName": "m"}, ["sagemaker:model/m"]),
         ("sagemaker:ListTrainingJobs", {}, ["*"]),

@@ -13,7 +13,6 @@ from typing import Any
 
 from local.account.__main__ import settings
 from local.account.context import AccountContext
-from local.account.principals import RoleCredentials
 from local.paths import ROOT, LocalPaths
 from local.sagemaker.plane import SageMakerPlane
 from local.sagemaker.service import JOBS, SageMakerService
@@ -30,7 +29,6 @@ config.bind = [f"127.0.0.1:{sys.argv[1]}"]
 config.loglevel = "ERROR"
 asyncio.run(serve(app.app, config))
 """
-TESTER = RoleCredentials("arn:aws:iam::000000000000:role/tester", "test")
 TAG = "a" * 64
 IMAGE = f"000000000000.dkr.ecr.us-east-1.amazonaws.com/images:{TAG}"
 ENDED = ("Completed", "Failed", "Stopped")
@@ -78,8 +76,8 @@ class Host:
     def __init__(self, paths: LocalPaths, emulator: Emulator) -> None:
         self.paths = paths
         self.emulator = emulator
-        self.s3 = client(paths, "s3", TESTER)
-        self.logs = client(paths, "logs", TESTER)
+        self.s3 = client(paths, "s3")
+        self.logs = client(paths, "logs")
         self.open()
 
     def open(self) -> None:
