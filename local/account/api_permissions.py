@@ -185,15 +185,17 @@ class RequestReader:
         """What the ECS agent does with an execution role; secrets and logs it asks for by requests."""
         yield from self._of_an_image(image, JOB_IMAGE)
 
-    def of_a_mount(self, file_system_id: str, *, writes: bool) -> Iterator[Permission]:
-        """A mount of EFS with IAM authorization."""
+    def of_a_mount(self, file_system_id: str, *, writes: bool, as_root: bool = False) -> Iterator[Permission]:
+        """A mount of EFS with IAM authorization; without ClientRootAccess root is nobody there."""
         keys = {"elasticfilesystem:AccessedViaMountTarget": "true"}
-        for verb in ("ClientMount", "ClientWrite") if writes else ("ClientMount",):
-            yield Permission(
-                f"elasticfilesystem:{verb}",
-                self.arn("elasticfilesystem", f"file-system/{file_system_id}"),
-                keys,
-            )
+        file_system = self.arn("elasticfilesystem", f"file-system/{file_system_id}")
+        verbs = [
+            "ClientMount",
+            *(["ClientWrite"] if writes else []),
+            *(["ClientRootAccess"] if as_root else []),
+        ]
+        for verb in verbs:
+            yield Permission(f"elasticfilesystem:{verb}", file_system, keys)
 
     def of_sessions(self) -> Iterator[Permission]:
         """The agent of Session Manager, on an instance or, for ECS Exec, in a container."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
@@ -23,6 +23,8 @@ from local.paths import ROOT, LocalPaths
 
 START_SECONDS = 60
 ACCOUNT = "000000000000"
+TAG = "c" * 64
+IMAGE = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/images:{TAG}"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/jobs"
 TRUST = {
     "Version": "2012-10-17",
@@ -86,6 +88,29 @@ class RunningAccount:
             aws_secret_access_key=found["SecretAccessKey"],
             aws_session_token=found["SessionToken"],
         )
+
+    def program(self, source: str) -> None:
+        """What the image's entry point runs, in the environment of these tests."""
+        root = self.paths.images / TAG / "root" / "opt" / "program"
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "main.py").write_text(source)
+        described = {
+            "name": "tools",
+            "environment": {"AWS_REGION": self.paths.region},
+            "workdir": "/opt/program",
+            "entrypoint": ["python", "/opt/program/main.py"],
+            "copied": ["/opt/program"],
+        }
+        (self.paths.images / TAG / "image.json").write_text(json.dumps(described))
+
+    def ended(self, look: Callable[[], Any]) -> Any:
+        """A task's description once it has stopped."""
+        for _ in range(START_SECONDS * 5):
+            found = look()
+            if found["lastStatus"] == "STOPPED":
+                return found
+            time.sleep(0.2)
+        raise AssertionError(f"not stopped: {found}")
 
     def record(self, method: str = "GET") -> Any:
         request = urllib.request.Request(f"{self.paths.endpoint_url}{PATH}", method=method)
@@ -218,6 +243,48 @@ def test_wrong_signature_is_refused(fresh: RunningAccount) -> None:
     s3 = fresh.client("s3", aws_access_key_id="ASIA0000000000000000", aws_secret_access_key="wrong")
     with pytest.raises(ClientError, match="InvalidAccessKeyId"):
         s3.get_object(Bucket="data", Key="x")
+
+
+def test_task_works_with_its_own_role_and_starts_with_the_execution_role(fresh: RunningAccount) -> None:
+    iam = fresh.client("iam")
+    for name in ("task", "execution"):
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))
+    secret = fresh.client("secretsmanager").create_secret(Name="word", SecretString="open")["ARN"]
+    fresh.client("logs").create_log_group(logGroupName="/tasks")
+    fresh.program("import boto3, os; boto3.client('s3').put_object(Bucket='data', Key=os.environ['WORD'])")
+    ecs = fresh.client("ecs")
+    ecs.create_cluster(clusterName="c")
+    role_arn = f"arn:aws:iam::{ACCOUNT}:role"
+    ecs.register_task_definition(
+        family="once",
+        taskRoleArn=f"{role_arn}/task",
+        executionRoleArn=f"{role_arn}/execution",
+        requiresCompatibilities=["FARGATE"],
+        networkMode="awsvpc",
+        cpu="256",
+        memory="512",
+        containerDefinitions=[
+            {
+                "name": "main",
+                "image": IMAGE,
+                "secrets": [{"name": "WORD", "valueFrom": secret}],
+                "logConfiguration": {
+                    "logDriver": "awslogs",
+                    "options": {"awslogs-group": "/tasks", "awslogs-stream-prefix": "p", "awslogs-region": "us-east-1"},
+                },
+            }
+        ],
+    )  # fmt: skip
+    network = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "securityGroups": ["sg-1"]}}
+    [task] = ecs.run_task(
+        cluster="c", taskDefinition="once", launchType="FARGATE", networkConfiguration=network
+    )["tasks"]
+    ended = fresh.ended(lambda: ecs.describe_tasks(cluster="c", tasks=[task["taskArn"]])["tasks"][0])
+    assert ended["containers"][0]["exitCode"] == 0, ended
+    done = {(call["role"].rpartition("/")[2], call["action"]) for call in fresh.record()["calls"]}
+    assert {("task", "s3:PutObject"), ("execution", "secretsmanager:GetSecretValue")} <= done
+    assert {("execution", "logs:CreateLogStream"), ("execution", "ecr:BatchGetImage")} <= done
+    assert not {action for role, action in done if role == "task"} - {"s3:PutObject"}
 
 
 READER = RequestReader(
