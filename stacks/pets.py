@@ -121,10 +121,12 @@ class PetsStack(cdk.Stack):
             "DeployPolicy",
             "Deploys the application on ECS",
             # None of these takes a resource.
-            iam.PolicyStatement(actions=["ecs:DescribeTaskDefinition"], resources=["*"]),
+            iam.PolicyStatement(
+                actions=["ecs:DescribeTaskDefinition", "ecs:DeregisterTaskDefinition"], resources=["*"]
+            ),
             iam.PolicyStatement(actions=["ecs:ListTasks"], resources=["*"], conditions=of_cluster),
             iam.PolicyStatement(
-                actions=["ecs:RegisterTaskDefinition", "ecs:DeregisterTaskDefinition", "ecs:TagResource"],
+                actions=["ecs:RegisterTaskDefinition", "ecs:TagResource"],
                 resources=[revisions],
             ),
             iam.PolicyStatement(actions=["ecs:RunTask"], resources=[revisions], conditions=of_cluster),

@@ -25,6 +25,7 @@ SKIPPED = {
 HARDENED = ("CKV_AWS_88", "CKV_AWS_118")
 # What checkov asks as well as cdk-nag: a waiver beside a resource holds for both.
 ALSO_ASKED_BY = {
+    "CKV_AWS_187": "AwsSolutions-SM2",
     "CKV_AWS_65": "AwsSolutions-ECS4",
     "CKV_AWS_157": "AwsSolutions-RDS3",
     "CKV_AWS_18": "NIST.800.53.R5-S3BucketLoggingEnabled",

@@ -125,11 +125,22 @@ class RequestReader:
             for service in named:
                 arn = self.arn("ecs", f"service/{cluster}/{str(service).rpartition('/')[2]}")
                 yield Permission(action, arn, keys)
+        elif operation == "RegisterTaskDefinition":
+            yield Permission(action, self.arn("ecs", f"task-definition/{request.get('family', '')}:1"))
+            for name in ("taskRoleArn", "executionRoleArn"):
+                if name in request:
+                    yield _pass(str(request[name]), "ecs-tasks.amazonaws.com")
         elif operation == "DescribeClusters":
             for name in request.get("clusters", ["default"]):
                 yield Permission(action, self.arn("ecs", f"cluster/{str(name).rpartition('/')[2]}"))
         else:
             yield Permission(action, "*", keys if "cluster" in request else {})
+
+    def _of_codebuild(self, operation: str, request: Request) -> Iterator[Permission]:
+        # A build's id begins with its project's name.
+        for build in [*request.get("ids", []), *filter(None, [request.get("id")])]:
+            project = str(build).rpartition("/")[2].partition(":")[0]
+            yield Permission(f"codebuild:{operation}", self.arn("codebuild", f"project/{project}"))
 
     def _of_logs(self, operation: str, request: Request) -> Iterator[Permission]:
         group = str(request.get("logGroupName") or request.get("logGroupIdentifier") or "")
@@ -174,15 +185,17 @@ class RequestReader:
         """What the ECS agent does with an execution role; secrets and logs it asks for by requests."""
         yield from self._of_an_image(image, JOB_IMAGE)
 
-    def of_a_mount(self, file_system_id: str, *, writes: bool) -> Iterator[Permission]:
-        """A mount of EFS with IAM authorization."""
+    def of_a_mount(self, file_system_id: str, *, writes: bool, as_root: bool = False) -> Iterator[Permission]:
+        """A mount of EFS with IAM authorization; without ClientRootAccess root is nobody there."""
         keys = {"elasticfilesystem:AccessedViaMountTarget": "true"}
-        for verb in ("ClientMount", "ClientWrite") if writes else ("ClientMount",):
-            yield Permission(
-                f"elasticfilesystem:{verb}",
-                self.arn("elasticfilesystem", f"file-system/{file_system_id}"),
-                keys,
-            )
+        file_system = self.arn("elasticfilesystem", f"file-system/{file_system_id}")
+        verbs = [
+            "ClientMount",
+            *(["ClientWrite"] if writes else []),
+            *(["ClientRootAccess"] if as_root else []),
+        ]
+        for verb in verbs:
+            yield Permission(f"elasticfilesystem:{verb}", file_system, keys)
 
     def of_sessions(self) -> Iterator[Permission]:
         """The agent of Session Manager, on an instance or, for ECS Exec, in a container."""

@@ -70,13 +70,15 @@ class Permissions:
         """Credentials of a session of a role, known to the account from now on."""
         made = RoleCredentials(role_arn, session_name)
         session = f"assumed-role/{made.role_name}/{made.session_name[:64]}"
-        sts.register_session(
+        # Set at once: the emulator's own way walks through all sessions, which other threads add to meanwhile.
+        sts._sessions.setdefault(
             made.access_key_id,
             {
                 "Arn": f"arn:aws:sts::{self._paths.account_id}:{session}",
                 "UserId": f"{made.role_name}:{made.session_name[:64]}",
                 "SecretAccessKey": made.secret_access_key,
                 "SessionToken": made.session_token,
+                "IssuedAt": time.time(),
                 "Expiration": time.time() + SESSION_SECONDS,
             },
         )

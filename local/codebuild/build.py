@@ -61,7 +61,7 @@ class Build:
         self.build: Record = spec["build"]
         self.artifacts: Record = spec["artifacts"]
         self.paths = LocalPaths(Path(spec["root"]), port=spec["port"])
-        self.role = RoleCredentials(spec["role"], directory.name)
+        self.role = RoleCredentials(self.build["serviceRole"], directory.name)
         self.storage = Storage(self.paths, self.role)
         self.source = directory / "src"
         self.state = directory / "state"
@@ -69,7 +69,11 @@ class Build:
         self._log_file = directory / "build.log"
         logs = self.build["logs"]
         self.logs = Logs(
-            self.paths, self.role, group=logs["groupName"], stream=logs["streamName"], file=self._log_file
+            self.paths,
+            self.role,
+            group=logs["groupName"],
+            stream=logs["streamName"],
+            file=self._log_file,
         )
         self._ships = logs["cloudWatchLogs"]["status"] == "ENABLED"
         self._deadline = time.time() + self.build["timeoutInMinutes"] * 60

@@ -82,7 +82,6 @@ class CodeBuildPlane:
         spec = {
             "build": public(build),
             "artifacts": build["_artifacts"],
-            "role": build["serviceRole"],
             "root": str(self._paths.root),
             "port": self._paths.port,
         }

@@ -69,9 +69,10 @@ class RoleOfInstance:
         return self._context.boto3_client(service, self._credentials)
 
     def mounts(self, file_system_id: str) -> None:
-        """The instance mounts a file system of EFS to write there."""
+        """The instance mounts a file system of EFS, where its scripts write as root."""
         permissions = self._context.permissions
-        permissions.needed(self._credentials, permissions.reader.of_a_mount(file_system_id, writes=True))
+        needed = permissions.reader.of_a_mount(file_system_id, writes=True, as_root=True)
+        permissions.needed(self._credentials, needed)
 
 
 def script_environment(paths: LocalPaths) -> dict[str, str]:

@@ -34,7 +34,7 @@ class LogIn(Protocol):
         """A boto3 client."""
 
     def mounts(self, file_system_id: str) -> None:
-        """The instance mounts a file system of EFS to write there."""
+        """The instance mounts a file system of EFS, where its scripts write as root."""
 
 
 @dataclass(frozen=True)

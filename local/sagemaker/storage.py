@@ -24,13 +24,17 @@ BYTES_PER_CALL = 1_048_576
 EVENT_OVERHEAD_BYTES = 26
 
 
-def client(paths: LocalPaths, service: str, role: RoleCredentials, *, attempts: int = 5) -> Any:
-    """A client of the account, as a job's role."""
+def client(paths: LocalPaths, service: str, role: RoleCredentials | None = None, *, attempts: int = 5) -> Any:
+    """A client of the account, as a role or as its owner."""
+    owner = {
+        "aws_access_key_id": paths.access_key_id,
+        "aws_secret_access_key": paths.secret_access_key,
+    }
     return boto3.client(
         service,
         endpoint_url=paths.endpoint_url,
         region_name=paths.region,
-        **role.arguments(),
+        **(role.arguments() if role else owner),
         config=Config(retries={"mode": "standard", "max_attempts": attempts}, proxies={}),
     )
 
@@ -38,7 +42,7 @@ def client(paths: LocalPaths, service: str, role: RoleCredentials, *, attempts: 
 class Storage:
     """Moves folders between S3 prefixes and this machine."""
 
-    def __init__(self, paths: LocalPaths, role: RoleCredentials) -> None:
+    def __init__(self, paths: LocalPaths, role: RoleCredentials | None = None) -> None:
         self._s3 = client(paths, "s3", role, attempts=STORAGE_ATTEMPTS)
 
     def download(self, uri: str, target: Path, *, may_be_empty: bool = False) -> None:

@@ -29,6 +29,7 @@ WITHOUT_RESOURCE = {
     "ec2:DescribeVpcs": False,
     "ec2:UnassignPrivateIpAddresses": False,
     "ecr:GetAuthorizationToken": False,
+    "ecs:DeregisterTaskDefinition": False,
     "ecs:DescribeTaskDefinition": False,
     "ecs:DescribeTasks": True,
     "ecs:DiscoverPollEndpoint": False,

@@ -23,7 +23,7 @@ class Host:
         spec = json.loads((directory / "build.json").read_text())
         self.directory = directory
         self.paths = LocalPaths(Path(spec["root"]), port=spec["port"])
-        self.role = RoleCredentials(spec["role"], directory.name)
+        self.role = RoleCredentials(spec["build"]["serviceRole"], directory.name)
 
     @cached_property
     def storage(self) -> Storage:

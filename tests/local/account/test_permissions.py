@@ -1,5 +1,6 @@
 """The account's record of who did what, against a real account: the emulator's server with nothing deployed."""
 
+import io
 import json
 import os
 import socket
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
@@ -22,6 +23,8 @@ from local.paths import ROOT, LocalPaths
 
 START_SECONDS = 60
 ACCOUNT = "000000000000"
+TAG = "c" * 64
+IMAGE = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/images:{TAG}"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/jobs"
 TRUST = {
     "Version": "2012-10-17",
@@ -85,6 +88,29 @@ class RunningAccount:
             aws_secret_access_key=found["SecretAccessKey"],
             aws_session_token=found["SessionToken"],
         )
+
+    def program(self, source: str) -> None:
+        """What the image's entry point runs, in the environment of these tests."""
+        root = self.paths.images / TAG / "root" / "opt" / "program"
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "main.py").write_text(source)
+        described = {
+            "name": "tools",
+            "environment": {"AWS_REGION": self.paths.region},
+            "workdir": "/opt/program",
+            "entrypoint": ["python", "/opt/program/main.py"],
+            "copied": ["/opt/program"],
+        }
+        (self.paths.images / TAG / "image.json").write_text(json.dumps(described))
+
+    def ended(self, look: Callable[[], Any]) -> Any:
+        """A task's description once it has stopped."""
+        for _ in range(START_SECONDS * 5):
+            found = look()
+            if found["lastStatus"] == "STOPPED":
+                return found
+            time.sleep(0.2)
+        raise AssertionError(f"not stopped: {found}")
 
     def record(self, method: str = "GET") -> Any:
         request = urllib.request.Request(f"{self.paths.endpoint_url}{PATH}", method=method)
@@ -153,6 +179,16 @@ def test_allowed_calls_are_told_with_the_grant_that_allows_them(fresh: RunningAc
     assert {"action": "s3:ListBucket", "resource": "arn:aws:s3:::data"} in fresh.record()["grants"][ROLE]
 
 
+def test_large_upload_is_several_requests_and_one_permission(fresh: RunningAccount) -> None:
+    content = bytes(range(256)) * 40_000
+    s3 = fresh.as_role("s3")
+    s3.upload_fileobj(io.BytesIO(content), "data", "jobs/large")
+    assert fresh.verdicts() == {("s3:PutObject", "arn:aws:s3:::data/jobs/large"): "allowed"}
+    fetched = io.BytesIO()
+    s3.download_fileobj("data", "jobs/large", fetched)
+    assert fetched.getvalue() == content
+
+
 def test_call_that_no_policy_allows_is_answered_and_told(fresh: RunningAccount) -> None:
     fresh.as_role("s3").put_object(Bucket="data", Key="elsewhere/x", Body=b"x")
     fresh.as_role("ssm").describe_parameters()
@@ -209,6 +245,48 @@ def test_wrong_signature_is_refused(fresh: RunningAccount) -> None:
         s3.get_object(Bucket="data", Key="x")
 
 
+def test_task_works_with_its_own_role_and_starts_with_the_execution_role(fresh: RunningAccount) -> None:
+    iam = fresh.client("iam")
+    for name in ("task", "execution"):
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))
+    secret = fresh.client("secretsmanager").create_secret(Name="word", SecretString="open")["ARN"]
+    fresh.client("logs").create_log_group(logGroupName="/tasks")
+    fresh.program("import boto3, os; boto3.client('s3').put_object(Bucket='data', Key=os.environ['WORD'])")
+    ecs = fresh.client("ecs")
+    ecs.create_cluster(clusterName="c")
+    role_arn = f"arn:aws:iam::{ACCOUNT}:role"
+    ecs.register_task_definition(
+        family="once",
+        taskRoleArn=f"{role_arn}/task",
+        executionRoleArn=f"{role_arn}/execution",
+        requiresCompatibilities=["FARGATE"],
+        networkMode="awsvpc",
+        cpu="256",
+        memory="512",
+        containerDefinitions=[
+            {
+                "name": "main",
+                "image": IMAGE,
+                "secrets": [{"name": "WORD", "valueFrom": secret}],
+                "logConfiguration": {
+                    "logDriver": "awslogs",
+                    "options": {"awslogs-group": "/tasks", "awslogs-stream-prefix": "p", "awslogs-region": "us-east-1"},
+                },
+            }
+        ],
+    )  # fmt: skip
+    network = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "securityGroups": ["sg-1"]}}
+    [task] = ecs.run_task(
+        cluster="c", taskDefinition="once", launchType="FARGATE", networkConfiguration=network
+    )["tasks"]
+    ended = fresh.ended(lambda: ecs.describe_tasks(cluster="c", tasks=[task["taskArn"]])["tasks"][0])
+    assert ended["containers"][0]["exitCode"] == 0, ended
+    done = {(call["role"].rpartition("/")[2], call["action"]) for call in fresh.record()["calls"]}
+    assert {("task", "s3:PutObject"), ("execution", "secretsmanager:GetSecretValue")} <= done
+    assert {("execution", "logs:CreateLogStream"), ("execution", "ecr:BatchGetImage")} <= done
+    assert not {action for role, action in done if role == "task"} - {"s3:PutObject"}
+
+
 READER = RequestReader(
     "eu-west-1",
     ACCOUNT,
@@ -241,6 +319,7 @@ def test_run_task_needs_its_definition_its_roles_and_its_tags() -> None:
         ("logs:PutLogEvents", {"logGroupName": "/g", "logStreamName": "s"}, ["logs:log-group:/g:log-stream:s"]),
         ("logs:DescribeLogStreams", {"logGroupName": "/g"}, ["logs:log-group:/g:log-stream:"]),
         ("ssm:GetParameters", {"Names": ["/a/b", "c"]}, ["ssm:parameter/a/b", "ssm:parameter/c"]),
+        ("codebuild:BatchGetBuilds", {"ids": ["app:1234"]}, ["codebuild:project/app"]),
         ("ecs:DescribeTasks", {"cluster": "c", "tasks": ["1"]}, ["ecs:task/c/1"]),
         ("sagemaker:DescribeModel", {"ModelName": "m"}, ["sagemaker:model/m"]),
         ("sagemaker:ListTrainingJobs", {}, ["*"]),

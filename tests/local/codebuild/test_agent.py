@@ -23,7 +23,7 @@ from local.codebuild.store import Store
 from local.paths import LocalPaths
 from local.sagemaker.storage import client
 from stacks.constructs.pets_build import stage_application
-from tests.local.sagemaker.hosting import TESTER, Emulator, wait_until
+from tests.local.sagemaker.hosting import Emulator, wait_until
 
 pytestmark = pytest.mark.account
 GROUP = "/builds"
@@ -34,7 +34,7 @@ class Agent:
 
     def __init__(self, paths: LocalPaths) -> None:
         self.paths = paths
-        self.s3, self.ecr = client(paths, "s3", TESTER), client(paths, "ecr", TESTER)
+        self.s3, self.ecr = client(paths, "s3"), client(paths, "ecr")
         self.open()
 
     def open(self) -> None:
@@ -76,7 +76,7 @@ class Agent:
         return self.build(build_id)
 
     def log(self, build: dict[str, Any]) -> str:
-        events = client(self.paths, "logs", TESTER).get_log_events(
+        events = client(self.paths, "logs").get_log_events(
             logGroupName=GROUP, logStreamName=build["logs"]["streamName"]
         )["events"]
         return "\n".join(event["message"] for event in events)
@@ -90,7 +90,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPaths]:
     paths = LocalPaths(tmp_path_factory.mktemp("account"), port=port)
     emulator = Emulator(paths)
     emulator.start()
-    client(paths, "s3", TESTER).create_bucket(Bucket="data")
+    client(paths, "s3").create_bucket(Bucket="data")
     yield paths
     emulator.kill()
 

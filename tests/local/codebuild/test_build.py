@@ -63,13 +63,7 @@ def run(tmp_path: Path) -> Run:
             files.writestr("buildspec.yml", buildspec)
             files.writestr("folder/file.txt", "content")
         artifacts = project.get("artifacts", {"type": "NO_ARTIFACTS"})
-        spec = {
-            "build": build,
-            "artifacts": artifacts,
-            "role": build["serviceRole"],
-            "root": str(tmp_path),
-            "port": 1,
-        }
+        spec = {"build": build, "artifacts": artifacts, "root": str(tmp_path), "port": 1}
         write_whole(directory / "build.json", spec)
         host = Build(directory)
         storage = Storage(source)

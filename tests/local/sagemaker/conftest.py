@@ -11,7 +11,7 @@ import pytest
 from local import processes
 from local.paths import LocalPaths
 from local.sagemaker.storage import client
-from tests.local.sagemaker.hosting import TESTER, Emulator, Host
+from tests.local.sagemaker.hosting import Emulator, Host
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalPa
     paths = LocalPaths(tmp_path_factory.mktemp("account"), port=port)
     started = Emulator(paths)
     started.start()
-    client(paths, "s3", TESTER).create_bucket(Bucket="data")
+    client(paths, "s3").create_bucket(Bucket="data")
     yield paths, started
     started.kill()
 

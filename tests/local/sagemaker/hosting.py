@@ -17,7 +17,6 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from local.account.__main__ import settings
 from local.account.context import AccountContext
 from local.account.json_api import ApiError
-from local.account.principals import RoleCredentials
 from local.paths import ROOT, LocalPaths
 from local.sagemaker.plane import SageMakerPlane
 from local.sagemaker.service import JOBS, SageMakerService
@@ -34,7 +33,6 @@ config.bind = [f"127.0.0.1:{sys.argv[1]}"]
 config.loglevel = "ERROR"
 asyncio.run(serve(app.app, config))
 """
-TESTER = RoleCredentials("arn:aws:iam::000000000000:role/tester", "test")
 TAG = "a" * 64
 IMAGE = f"000000000000.dkr.ecr.us-east-1.amazonaws.com/images:{TAG}"
 ENDED = ("Completed", "Failed", "Stopped")
@@ -116,8 +114,8 @@ class Host:
     def __init__(self, paths: LocalPaths, emulator: Emulator) -> None:
         self.paths = paths
         self.emulator = emulator
-        self.s3 = client(paths, "s3", TESTER)
-        self.logs = client(paths, "logs", TESTER)
+        self.s3 = client(paths, "s3")
+        self.logs = client(paths, "logs")
         self.open()
 
     def open(self) -> None:
