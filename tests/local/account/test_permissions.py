@@ -226,6 +226,23 @@ def test_what_a_request_hands_over_needs_permission_too(fresh: RunningAccount) -
     }
 
 
+def test_bucket_that_asks_for_tls_takes_the_loopback_for_it(fresh: RunningAccount) -> None:
+    refusal = {
+        "Effect": "Deny",
+        "Principal": {"AWS": "*"},
+        "Action": "s3:*",
+        "Resource": ["arn:aws:s3:::data", "arn:aws:s3:::data/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    owner = fresh.client("s3")
+    owner.put_bucket_policy(Bucket="data", Policy=json.dumps(POLICY | {"Statement": [refusal]}))
+    try:
+        fresh.as_role("s3").put_object(Bucket="data", Key="jobs/tls", Body=b"x")
+        assert fresh.verdicts() == {("s3:PutObject", "arn:aws:s3:::data/jobs/tls"): "allowed"}
+    finally:
+        owner.delete_bucket_policy(Bucket="data")
+
+
 def test_denial_ends_when_a_policy_allows_it(fresh: RunningAccount) -> None:
     fresh.as_role("ssm").describe_parameters()
     more = {"Effect": "Allow", "Action": "ssm:DescribeParameters", "Resource": "*"}
