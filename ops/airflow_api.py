@@ -161,11 +161,13 @@ class AirflowApi:
             "GET", f"{path}/logs/{try_number}", params={"full_content": True, "map_index": map_index}
         )
         for entry in answer["content"]:
-            yield (
-                entry
-                if isinstance(entry, str)
-                else f"{entry.get('timestamp') or ''} {entry.get('event', '')}".strip()
-            )
+            if isinstance(entry, str):
+                yield entry
+                continue
+            yield f"{entry.get('timestamp') or ''} {entry.get('event', '')}".strip()
+            # The exception of a failed task, and those that it came from.
+            for error in entry.get("error_detail") or []:
+                yield from f"{error.get('exc_type')}: {error.get('exc_value')}".splitlines()
 
     def wait(
         self, dag_id: str, run_id: str, *, timeout_seconds: float, on_change: Callable[[str, str], None]
