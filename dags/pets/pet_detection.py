@@ -204,7 +204,7 @@ def marker_of(context: Any) -> str:
             description="Pictures in the Oxford-IIIT Pet layout: an S3 prefix or an https folder; empty: drawn ones",
         ),
         "pictures": Param(
-            1_700, type="integer", minimum=300, maximum=20_000, description="How many pictures at most"
+            1_200, type="integer", minimum=300, maximum=20_000, description="How many pictures at most"
         ),
         "size": Param(48, type="integer", minimum=32, maximum=320, description="Side of a picture in pixels"),
         "epochs": Param(3, type="integer", minimum=1, maximum=200, description="Passes over the pictures"),
