@@ -21,11 +21,13 @@ THROTTLED = json.dumps({"__type": "ThrottlingException", "message": "Rate exceed
 @dataclass(frozen=True)
 class Faults:
     """`ssm_throttled_share` of Parameter Store calls is throttled (0 to 1); containers see new files of EFS
-    `efs_delay_seconds` late; the CodeDeploy agent dies in the lifecycle event `agent_dies_in` ("" for none)."""
+    `efs_delay_seconds` late; the CodeDeploy agent dies in the lifecycle event `agent_dies_in` ("" for none);
+    there is no instance of the types `without_capacity` for a SageMaker job."""
 
     ssm_throttled_share: float = 0.0
     efs_delay_seconds: float = 0.0
     agent_dies_in: str = ""
+    without_capacity: tuple[str, ...] = ()
 
 
 class FaultSwitch:
@@ -70,6 +72,9 @@ def parse(body: bytes) -> Faults:
         mistakes.append(
             f"agent_dies_in: one of {', '.join(LIFECYCLE_EVENTS)}, came {content['agent_dies_in']!r}"
         )
+    types = content.get("without_capacity", [])
+    if not isinstance(types, list) or not all(isinstance(each, str) for each in types):
+        mistakes.append(f"without_capacity: a list of instance types, came {types!r}")
     if mistakes:
         raise ValueError("; ".join(mistakes))
-    return Faults(**content)
+    return Faults(**content | {"without_capacity": tuple(types)})

@@ -24,11 +24,15 @@ HOME = ROOT / ".updraft"
 NODE_DIRECTORY = HOME / "node"
 TOOLS = "tools"
 CLIENTS = "clients"
+KUBERNETES = "kubernetes"
 NOTEBOOK = "notebook"
+CHECKOV = "checkov"
 LOCKS = {
     TOOLS: "requirements.txt",
     CLIENTS: "tests/end_to_end/clients/requirements.txt",
+    KUBERNETES: "tests/pipelines/kubernetes/requirements.txt",
     NOTEBOOK: "notebooks/requirements.txt",
+    CHECKOV: "ops/checkov.txt",
 }
 MINIMUM_FREE_MIB = {TOOLS: 1500, "node": 300}
 DEFAULT_FREE_MIB = 1200

@@ -17,11 +17,20 @@ def register(app: typer.Typer) -> None:
     app.command()(destroy)
 
 
-def synth(environment: Environment = "local", as_json: Json = False) -> None:
+def synth(
+    environment: Environment = "local",
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Hold them against checkov too; its own environment is made once."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Check an environment's file, synthesize its stacks, and hold them against every rule and cfn-lint."""
     from ops import cdk
+    from ops.bootstrap import CHECKOV, ensure_environment
     from ops.target import target_of
     from stacks.linting import lint
+    from stacks.scanning import scan
 
     target = target_of(environment)
     with step("synthesizing the stacks"):
@@ -31,6 +40,12 @@ def synth(environment: Environment = "local", as_json: Json = False) -> None:
         findings = lint([assembly / name for name in templates], target.config.region)
     if findings:
         raise OperatorError("cfn-lint finds\n  " + "\n  ".join(findings))
+    if strict:
+        program = ensure_environment(CHECKOV).with_name("checkov")
+        with step("scanning the templates"):
+            violations = scan(program, assembly, hardened=target.config.hardened)
+        if violations:
+            raise OperatorError("checkov finds\n  " + "\n  ".join(map(str, violations)))
     show(
         {"environment": environment, "assembly": str(assembly), "templates": templates},
         as_json,

@@ -1,4 +1,5 @@
-"""The ledger: every SageMaker job of an environment this month, whose it was, what it cost, and who stopped it."""
+"""The ledger: every SageMaker job of an environment this month, whose it was, what it cost, and who stopped it; and
+the endpoints that are there now."""
 
 from __future__ import annotations
 
@@ -9,17 +10,25 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from ops.console import table
 from ops.target import Target
+from runtime.sagemaker.resources import is_missing
 from runtime.sagemaker.spend import DESCRIBED_AT_ONCE, Entry, described, entry
 
+ENDPOINT_COLUMNS = ["endpoint", "dag_run", "task", "state", "instance", "hours", "usd"]
 COLUMNS = [
     "job", "dag_run", "task", "state", "instance", "billable_seconds", "usd", "spot_saving", "stopped_by", "reason",
 ]  # fmt: skip
 
 
 def ledger(target: Target, now: datetime) -> dict[str, Any]:
-    """`jobs` since the month of `now` (UTC) began, oldest first; `usd`, `budget_usd` and what is missing in the sum."""
+    """`jobs` since the month of `now` (UTC) began, oldest first; `usd`, `budget_usd` and what is missing in the sum.
+
+    `endpoints` are those that are there now, with their hours and cost since the month began; the budget gate doesn't
+    count them, so `usd` doesn't.
+    """
     client = target.client("sagemaker")
     parameter = target.client("ssm").get_parameter(Name=target.output("workflows", "SettingsParameter"))
     settings = json.loads(parameter["Parameter"]["Value"])
@@ -37,7 +46,58 @@ def ledger(target: Target, now: datetime) -> dict[str, Any]:
         "usd": round(sum(each.usd or 0.0 for each in entries), 4),
         "budget_usd": settings["monthly_budget_usd"],
         "without_a_price": sorted({each.instance_type for each in entries if each.usd is None}),
+        "endpoints": endpoints(client, target.prefix, settings["usd_per_hour"], month, now),
     }
+
+
+def endpoints(
+    client: Any, prefix: str, prices: Mapping[str, float], month: datetime, now: datetime
+) -> list[dict[str, Any]]:
+    """The endpoints of an environment: whose they are, and what they cost since `month`, at what runs now."""
+    pages = client.get_paginator("list_endpoints").paginate(
+        NameContains=prefix, SortBy="CreationTime", SortOrder="Ascending"
+    )
+    names = [each["EndpointName"] for page in pages for each in page["Endpoints"]]
+    found = [client.describe_endpoint(EndpointName=name) for name in names if name.startswith(f"{prefix}-")]
+    return [_endpoint(client, each, prices, month, now) for each in found]
+
+
+def _endpoint(
+    client: Any, endpoint: Mapping[str, Any], prices: Mapping[str, float], month: datetime, now: datetime
+) -> dict[str, Any]:
+    types = _instance_types(client, endpoint["EndpointConfigName"])
+    counts = [
+        (types.get(each["VariantName"], "unknown"), each["CurrentInstanceCount"])
+        for each in endpoint.get("ProductionVariants", [])
+    ]
+    hours = max(0.0, (now - max(month, endpoint["CreationTime"])).total_seconds() / 3600)
+    priced = all(kind in prices for kind, _ in counts)
+    usd = sum(prices[kind] * count * hours for kind, count in counts) if priced else None
+    tags = _tags(client, endpoint["EndpointArn"])
+    return {
+        "endpoint": endpoint["EndpointName"],
+        "dag_run": _dag_run(tags),
+        "task": tags.get("updraft:task"),
+        "state": endpoint["EndpointStatus"],
+        "instance": ", ".join(f"{count} x {kind}" for kind, count in counts) or None,
+        "hours": round(hours, 2),
+        "usd": None if usd is None else round(usd, 4),
+    }
+
+
+def _instance_types(client: Any, config_name: str) -> dict[str, str]:
+    """Instance types by variant; none where the configuration was deleted behind its endpoint."""
+    try:
+        config = client.describe_endpoint_config(EndpointConfigName=config_name)
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+        return {}
+    return {each["VariantName"]: each["InstanceType"] for each in config["ProductionVariants"]}
+
+
+def _dag_run(tags: Mapping[str, str]) -> str | None:
+    return "/".join(filter(None, (tags.get("updraft:dag"), tags.get("updraft:run")))) or None
 
 
 def row(each: Entry, tags: Mapping[str, str]) -> dict[str, Any]:
@@ -47,7 +107,7 @@ def row(each: Entry, tags: Mapping[str, str]) -> dict[str, Any]:
     stopped = each.status in ("Stopping", "Stopped")
     return asdict(each) | {
         "job": each.name,
-        "dag_run": "/".join(filter(None, (tags.get("updraft:dag"), tags.get("updraft:run")))) or None,
+        "dag_run": _dag_run(tags),
         "task": tags.get("updraft:task"),
         "state": each.status,
         "instance": each.instance_type if each.instances == 1 else f"{each.instances} x {each.instance_type}",
@@ -60,12 +120,13 @@ def row(each: Entry, tags: Mapping[str, str]) -> dict[str, Any]:
 
 def readable(result: Mapping[str, Any]) -> str:
     """The ledger as a table and its sum."""
+    hosted = f"{table(result['endpoints'], ENDPOINT_COLUMNS)}\n\n" if result["endpoints"] else ""
     if not result["jobs"]:
-        return f"No SageMaker job in {result['month']}."
+        return f"{hosted}No SageMaker job in {result['month']}."
     total = f"{result['month']}: ${result['usd']:.2f} of ${result['budget_usd']}"
     if result["without_a_price"]:
         total += f"; not counted, since they have no price: {', '.join(result['without_a_price'])}"
-    return f"{table(result['jobs'], COLUMNS)}\n\n{total}"
+    return f"{hosted}{table(result['jobs'], COLUMNS)}\n\n{total}"
 
 
 def read(target: Target) -> dict[str, Any]:

@@ -19,12 +19,15 @@ from runtime.lineage import names
 from runtime.lineage.tracking import Tracking, TrackingRefusedError, TrackingUnavailableError
 from runtime.sagemaker.jobs import Job
 from runtime.sagemaker.kinds import KINDS, is_absence
+from runtime.settings import LONGEST_NAME, LONGEST_NAME_DEFAULT
 
 MLFLOW_URL = "http://127.0.0.1:5000"
 MLFLOW_RUN = re.compile(r"^[0-9a-f]{32}$")
 BUNDLE_VERSION = re.compile(r"^[0-9a-f]{16}$")
 ARN = re.compile(r"^arn:[\w-]+:sagemaker:[\w-]*:\d*:([\w-]+)/(.+)$")
 JOB_ARNS = ("training-job", "processing-job", "transform-job", "hyper-parameter-tuning-job")
+# What SageMaker takes as a name; it refuses the question about any other.
+SAGEMAKER_NAME = re.compile(r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")
 # A DAG run's jobs are looked for so long before its start and after its end.
 SLACK = timedelta(minutes=1)
 KNOWN = (
@@ -94,7 +97,11 @@ class Chain:
         return self._one_run(tags["dag_id"], tags.get("run_id"))
 
     def _runs_of_job(self, name: str) -> list[dict[str, Any]]:
+        if not SAGEMAKER_NAME.match(name):
+            return []
         for kind in KINDS:
+            if len(name) > LONGEST_NAME.get(kind, LONGEST_NAME_DEFAULT):
+                continue
             if (job := Job(self._sagemaker, kind, name).describe()) is not None:
                 tags = self._job_tags(job[KINDS[kind].arn_key])
                 return self._one_run(tags.get("updraft:dag"), tags.get("updraft:run"))
@@ -117,16 +124,17 @@ class Chain:
         """A version of a SageMaker model package group, or of a model registered with MLflow."""
         if not version.isdigit():
             return []
-        for arn in self._package_arns(name):
-            if arn.endswith(f"/{version}"):
-                return self._runs_of_package(arn)
-        if self._tracking is None:
-            return []
-        try:
-            run_id = self._tracking.model_version(name, version).get("run_id")
-        except TrackingRefusedError:
-            return []
-        return self._runs_of_mlflow_run(run_id) if run_id else []
+        # Both registries may have a model of this name, with versions of their own.
+        arn = next((arn for arn in self._package_arns(name) if arn.endswith(f"/{version}")), None)
+        found = self._runs_of_package(arn) if arn else []
+        if self._tracking is not None:
+            try:
+                tags = _tags(self._tracking.run(self._tracking.model_version(name, version)["run_id"]))
+            except TrackingRefusedError:
+                tags = {}
+            more = self._one_run(tags.get("dag_id"), tags.get("run_id"))
+            found = found + [run for run in more if run not in found]
+        return found
 
     # From a DAG run to the rest
 
@@ -222,6 +230,8 @@ class Chain:
         return found
 
     def _package_arns(self, group: str) -> list[str]:
+        if not SAGEMAKER_NAME.match(group):
+            return []
         pages = self._sagemaker.get_paginator("list_model_packages")
         try:
             return [

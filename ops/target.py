@@ -72,6 +72,12 @@ class Target:
                 ),
             )
 
+    def recorded_permissions(self) -> dict[str, Any] | None:
+        """What roles did in the emulated account; None for an account of AWS, which refuses by itself."""
+        from ops.permissions import recorded
+
+        return recorded() if self.is_local else None
+
     @cached_property
     def outputs(self) -> dict[str, dict[str, str]]:
         """Stack outputs by the stack's short name: `outputs["airflow"]["ClusterName"]`.

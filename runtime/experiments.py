@@ -43,7 +43,9 @@ def start_run(
         run_id = str(found[0].info.run_id)
         client.update_run(run_id, status="RUNNING")
     else:
-        tags = {item["Key"]: item["Value"] for item in job_tags(context)} | {KEY: key}
+        # What MLflow's fluent API adds by itself: the task and DAG run that lineage finds the run by.
+        origin: dict[str, str] = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT", "{}"))
+        tags = origin | {item["Key"]: item["Value"] for item in job_tags(context)} | {KEY: key}
         tags |= {PARENT: parent_id} if parent_id else {}
         run_id = str(client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
     record(run_id, parameters=parameters or {})

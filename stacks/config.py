@@ -180,10 +180,11 @@ class InstanceTypes(Section):
 
 
 class Notebook(Section):
-    """A notebook instance, made stopped; `idle_minutes` without work stop it again."""
+    """A notebook instance, made stopped; `idle_minutes` without work stop it again, `longest_hours` in any case."""
 
     instance_type: Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9]+\.[a-z0-9]+$")] = "ml.t3.medium"
     idle_minutes: int = Field(default=60, ge=5, le=1440)
+    longest_hours: int = Field(default=12, ge=1, le=168)
 
 
 class Workflows(Section):

@@ -91,7 +91,7 @@ class PetsStack(cdk.Stack):
                 resources=[self.format_arn(service="codebuild", resource="project", resource_name=project)],
             ),
             iam.PolicyStatement(
-                actions=["ecr:DescribeImages"], resources=[self.build.repository.repository_arn]
+                actions=["ecr:BatchGetImage"], resources=[self.build.repository.repository_arn]
             ),
         )
         return {
@@ -121,10 +121,12 @@ class PetsStack(cdk.Stack):
             "DeployPolicy",
             "Deploys the application on ECS",
             # None of these takes a resource.
-            iam.PolicyStatement(actions=["ecs:DescribeTaskDefinition"], resources=["*"]),
+            iam.PolicyStatement(
+                actions=["ecs:DescribeTaskDefinition", "ecs:DeregisterTaskDefinition"], resources=["*"]
+            ),
             iam.PolicyStatement(actions=["ecs:ListTasks"], resources=["*"], conditions=of_cluster),
             iam.PolicyStatement(
-                actions=["ecs:RegisterTaskDefinition", "ecs:DeregisterTaskDefinition", "ecs:TagResource"],
+                actions=["ecs:RegisterTaskDefinition", "ecs:TagResource"],
                 resources=[revisions],
             ),
             iam.PolicyStatement(actions=["ecs:RunTask"], resources=[revisions], conditions=of_cluster),

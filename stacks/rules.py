@@ -18,6 +18,9 @@ from stacks import aws_rules
 from stacks.aws_rules.templates import Finding, Templates
 from stacks.waivers import METADATA_TYPE
 
+# How rules of checkov are named; stacks/scanning.py holds their waivers against what it finds.
+CHECKOV = "CKV"
+
 
 @dataclass(frozen=True)
 class Waiver:
@@ -58,7 +61,7 @@ def check(app: cdk.App, assembly: Path, *, hardened: bool) -> list[Violation]:
 
 def of_own_rules(assembly: Path) -> list[Violation]:
     """What `stacks/aws_rules` finds, by construct path."""
-    paths = _paths(assembly)
+    paths = construct_paths(assembly)
     return [
         Violation(paths.get((finding.stack, finding.resource), finding.stack), finding.rule, _told(finding))
         for finding in aws_rules.check(Templates.read(assembly))
@@ -77,8 +80,9 @@ def unwaived(
         if not covering:
             yield violation
     for waiver in waived:
-        # Beside a resource of every environment stands also what only a hardened one is asked.
-        if waiver not in used and (hardened or not waiver.rule.startswith("NIST")):
+        # Beside a resource of every environment stands also what only a hardened one is asked, or checkov asks.
+        elsewhere = waiver.rule.startswith(CHECKOV) or (not hardened and waiver.rule.startswith("NIST"))
+        if waiver not in used and not elsewhere:
             yield Violation(
                 waiver.path, waiver.rule, "is waived, but nothing is found here: remove the waiver"
             )
@@ -102,8 +106,8 @@ def _told(finding: Finding) -> str:
     return f"{finding.what}. {finding.todo}"
 
 
-def _paths(assembly: Path) -> dict[tuple[str, str], str]:
-    """Construct paths by stack and logical id."""
+def construct_paths(assembly: Path) -> dict[tuple[str, str], str]:
+    """Where each resource of an assembly stands, by stack and logical id."""
     return {
         (path.split("/")[0], str(entry["data"])): path
         for path, entry in _metadata(assembly)

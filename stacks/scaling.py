@@ -18,7 +18,7 @@ from stacks.airflow import AirflowStack
 from stacks.config import ROOT, EnvironmentConfig
 from stacks.constructs.airflow_environment import METRICS_DATABASE_USER
 from stacks.constructs.dashboard import Dashboard
-from stacks.constructs.python_function import PythonFunction
+from stacks.constructs.python_function import PythonFunction, allow_parameter
 from stacks.constructs.sleep import Sleep
 from stacks.network import NetworkStack
 from stacks.storage import DATABASE_NAME, StorageStack
@@ -150,8 +150,7 @@ class ScalingStack(cdk.Stack):
             string_value="{}",
             description=f"Which workers of the queue {queue} stay; written by the load metric",
         )
-        record.grant_read(self.function)
-        record.grant_write(self.function)
+        allow_parameter(self.function, record)
 
     def _grant(self, config: EnvironmentConfig, storage: StorageStack, airflow: AirflowStack) -> None:
         in_cluster = {"ArnEquals": {"ecs:cluster": airflow.cluster.cluster_arn}}

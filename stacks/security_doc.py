@@ -10,11 +10,12 @@ from stacks import rules
 from stacks.aws_rules.iam import ROLE, statements
 from stacks.aws_rules.templates import Resource, Templates, as_list
 from stacks.linting import IGNORED
+from stacks.scanning import SKIPPED
 
 HEAD = """\
 # Security
 
-Made by `./updraft security-doc` from the synthesized stacks; a test holds that it is current. Every environment is held against cdk-nag's AwsSolutions, a hardened one (`hardened = true`, as prod) against NIST 800-53 R5 too, and all against cfn-lint and the rules in `stacks/aws_rules/`: what fails on AWS although an emulator takes it. A finding fails the synthesis unless it is waived beside its resource; a waiver that waives nothing fails it as well.
+Made by `./updraft security-doc` from the synthesized stacks; a test holds that it is current. Every environment is held against cdk-nag's AwsSolutions, a hardened one (`hardened = true`, as prod) against NIST 800-53 R5 too, and all against cfn-lint and the rules in `stacks/aws_rules/`: what fails on AWS although an emulator takes it; `./updraft synth --strict` adds checkov, which counts a waiver of what cdk-nag asks as well. A finding fails the synthesis unless it is waived beside its resource; a waiver that waives nothing fails it as well.
 """
 
 
@@ -23,6 +24,8 @@ def render(assemblies: dict[str, Path]) -> str:
     parts = [HEAD, "## Waivers\n", *_waivers(assemblies)]
     parts += ["\n## Ignored by cfn-lint\n", "| check | why |\n|---|---|"]
     parts += [f"| {check} | {reason} |" for check, reason in sorted(IGNORED.items())]
+    parts += ["\n## Not asked of checkov\n", "| check | why |\n|---|---|"]
+    parts += [f"| {check} | {reason} |" for check, reason in sorted(SKIPPED.items())]
     name, assembly = list(assemblies.items())[-1]
     templates = Templates.read(assembly)
     parts += ["\n## Every resource, for want of a narrower one\n", *_wildcards(templates, name)]

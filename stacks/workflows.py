@@ -25,7 +25,15 @@ from stacks.storage import StorageStack
 from stacks.waivers import policy_of, waive
 
 # Every kind of SageMaker resource that a DAG makes is named with the environment's prefix.
-OWNED = ("training-job", "processing-job", "transform-job", "hyper-parameter-tuning-job", "model")
+OWNED = (
+    "training-job",
+    "processing-job",
+    "transform-job",
+    "hyper-parameter-tuning-job",
+    "model",
+    "endpoint",
+    "endpoint-config",
+)
 PRICES = ROOT / "ops" / "prices.toml"
 
 
@@ -240,6 +248,16 @@ class WorkflowsStack(cdk.Stack):
                     + ["sagemaker:AddTags", "sagemaker:ListTags"],
                     resources=[self._owned(kind) for kind in OWNED],
                 ),
+                iam.PolicyStatement(
+                    actions=[
+                        *(f"sagemaker:{verb}Endpoint" for verb in ("Create", "Describe", "Update", "Delete")),
+                        "sagemaker:CreateEndpointConfig",
+                        "sagemaker:DeleteEndpointConfig",
+                        "sagemaker:InvokeEndpoint",
+                    ],
+                    resources=[self._owned("endpoint"), self._owned("endpoint-config")],
+                ),
+                *self._notebook_statements(),
                 # Lists have no narrower resource; the budget gate reads what was paid for.
                 iam.PolicyStatement(
                     actions=[
@@ -323,6 +341,22 @@ class WorkflowsStack(cdk.Stack):
             roles=[airflow.control_role, airflow.task_role],
             statements=[iam.PolicyStatement(actions=["sns:Publish"], resources=[self.failures.topic_arn])],
         )
+
+    def _notebook_statements(self) -> list[iam.PolicyStatement]:
+        if self._config.workflows.notebook is None:
+            return []
+        return [
+            iam.PolicyStatement(
+                actions=[f"sagemaker:{verb}NotebookInstance" for verb in ("Describe", "Start", "Stop")],
+                resources=[
+                    self.format_arn(
+                        service="sagemaker",
+                        resource="notebook-instance",
+                        resource_name=f"{self._config.prefix}-notebook",
+                    )
+                ],
+            )
+        ]
 
     def _owned(self, kind: str) -> str:
         return self.format_arn(service="sagemaker", resource=kind, resource_name=f"{self._config.prefix}-*")

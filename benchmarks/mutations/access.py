@@ -105,6 +105,48 @@ def _(draft: Draft) -> None:
     statements.remove(draft.statement("LoadMetricRole", "ec2:CreateNetworkInterface"))
 
 
+@template(
+    "job-network-grant-missing", "CreateTrainingJob in the VPC: the role may not make network interfaces"
+)
+def _(draft: Draft) -> None:
+    draft.remove("AWS::IAM::ManagedPolicy", "JobNetworkPolicy")
+
+
+@template("job-log-grant-missing", "a training fails and leaves no word why")
+def _(draft: Draft) -> None:
+    statements = draft.statements("JobRoleDefaultPolicy")
+    statements.remove(draft.statement("JobRoleDefaultPolicy", "logs:PutLogEvents"))
+
+
+@template("list-granted-on-a-name", "ListTrainingJobs: AccessDenied, since it takes no resource")
+def _(draft: Draft) -> None:
+    statement = draft.statement("TaskPolicy", "sagemaker:ListTrainingJobs")
+    statement["Resource"] = "arn:aws:sagemaker:us-east-1:123456789012:training-job/updraft-*"
+
+
+@template(
+    "objects-granted-on-their-bucket", "GetObject: AccessDenied, since the grant is on the bucket itself"
+)
+def _(draft: Draft) -> None:
+    statement = draft.statement("JobRoleDefaultPolicy", "s3:GetObject")
+    statement["Resource"] = draft.statement("JobRoleDefaultPolicy", "s3:ListBucket")["Resource"]
+
+
+@template(
+    "stop-granted-on-another-kind", "StopTrainingJob: AccessDenied, a killed task leaves its GPU running"
+)
+def _(draft: Draft) -> None:
+    statement = draft.statement("TaskPolicy", "sagemaker:StopTrainingJob")
+    statement["Resource"] = "arn:aws:sagemaker:us-east-1:123456789012:processing-job/updraft-*"
+
+
+@template("operation-taken-for-an-action", "HeadObject needs s3:GetObject: there is no action of its name")
+def _(draft: Draft) -> None:
+    draft.statements("JobRoleDefaultPolicy").append(
+        {"Effect": "Allow", "Action": "s3:HeadObject", "Resource": "arn:aws:s3:::updraft-data/*"}
+    )
+
+
 @template("open-port", "the UI is on the internet")
 def _(draft: Draft) -> None:
     draft.add(

@@ -89,8 +89,10 @@ def grid_search() -> None:
         return record(point, trained.output, parent_id)
 
     @task(execution_timeout=timedelta(minutes=5))
-    def best(trials: list[dict[str, Any]]) -> dict[str, Any]:
-        return max(trials, key=lambda trial: trial["validation_auc"])
+    def best(trials: list[dict[str, Any]] | dict[str, Any]) -> dict[str, Any]:
+        # Of a grid with one point, Airflow hands on the trial itself.
+        several = [trials] if isinstance(trials, dict) else trials
+        return max(several, key=lambda trial: trial["validation_auc"])
 
     @task(execution_timeout=timedelta(minutes=5))
     def gate(prefix: str, best: dict[str, Any], parent_id: str | None) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 import boto3
 from airflow.sdk.exceptions import AirflowFailException
 
-from runtime.lineage.notes import note
-from runtime.sagemaker.requests import vpc_config
+from runtime.lineage.notes import note_model_package
+from runtime.sagemaker.models import complete_model, create_model
 from runtime.settings import WorkflowSettings, tags
 
 
@@ -49,17 +49,7 @@ def register(
     """Create the model and an approved model package; returns their names. Repeating it makes nothing twice."""
     client = boto3.client("sagemaker")
     container = {"Image": settings.training_image, "ModelDataUrl": model_uri}
-    try:
-        client.create_model(
-            ModelName=name,
-            PrimaryContainer=container,
-            ExecutionRoleArn=settings.role_arn,
-            VpcConfig=vpc_config(settings),
-            Tags=tags(context),
-        )
-    except client.exceptions.ClientError as error:
-        if "already existing" not in str(error):
-            raise
+    create_model(client, name, complete_model({"PrimaryContainer": container}, settings), tags(context))
     package = client.create_model_package(
         ModelPackageGroupName=settings.model_package_group,
         ModelPackageDescription=f"AUC {chosen['value']:.4f}, baseline {chosen['baseline']:.4f}",
@@ -79,5 +69,5 @@ def register(
         },
     )
     arn = package["ModelPackageArn"]
-    note(tags={"model_name": name, "model_package_arn": arn, "model_version": arn.rsplit("/", 1)[1]})
+    note_model_package(arn)
     return {"model_name": name, "model_package_arn": arn}

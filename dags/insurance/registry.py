@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from insurance import jobs
 from runtime import experiments
+from runtime.lineage.notes import note_model_package
 from runtime.sagemaker.requests import vpc_config
 from runtime.settings import WorkflowSettings, tags
 
@@ -76,6 +77,9 @@ def register(
         CustomerMetadataProperties={
             "auc": f"{judged['value']:.6f}",
             "baseline": f"{judged['baseline']:.6f}",
+            # A version of a package can't be tagged: this is its way back to the DAG run.
+            "dag_id": context["ti"].dag_id,
+            "run_id": context["ti"].run_id,
         },
         InferenceSpecification={
             "Containers": [container],
@@ -83,6 +87,7 @@ def register(
             "SupportedResponseMIMETypes": ["text/csv"],
         },
     )
+    note_model_package(package["ModelPackageArn"])
     return {"model_name": name, "model_package_arn": package["ModelPackageArn"], "model_uri": model_uri}
 
 

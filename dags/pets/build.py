@@ -66,12 +66,8 @@ def _wait(client: Any, build_id: str) -> Mapping[str, Any]:
 
 
 def _exists(repository: str, tag: str) -> bool:
-    client = boto3.client("ecr")
-    try:
-        client.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
-    except client.exceptions.ImageNotFoundException:
-        return False
-    return True
+    found = boto3.client("ecr").batch_get_image(repositoryName=repository, imageIds=[{"imageTag": tag}])
+    return bool(found["images"])
 
 
 def _reason(build: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,11 @@ import boto3
 from airflow.sdk.exceptions import AirflowFailException
 
 from pets.settings import PetsSettings
+from runtime.lineage.notes import note_model_package
 from runtime.settings import WorkflowSettings
+
+# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModelPackage.html: at most 36.
+TOKEN_CHARACTERS = 32
 
 
 def read_evaluation(settings: WorkflowSettings, prefix: str) -> dict[str, Any]:
@@ -40,7 +45,7 @@ def register(pets: PetsSettings, *, name: str, model_uri: str, report: Mapping[s
         ModelPackageDescription=(
             f"accuracy {report['accuracy']:.4f}, baseline {report['baseline']['accuracy']:.4f}"
         ),
-        ClientToken=name,
+        ClientToken=hashlib.sha256(name.encode()).hexdigest()[:TOKEN_CHARACTERS],
         ModelApprovalStatus="Approved",
         # It is served by the application's image and by no endpoint, so there is no inference container to name.
         SourceUri=model_uri,
@@ -50,4 +55,5 @@ def register(pets: PetsSettings, *, name: str, model_uri: str, report: Mapping[s
             "model_uri": model_uri,
         },
     )
+    note_model_package(package["ModelPackageArn"])
     return {"model_package_arn": package["ModelPackageArn"]}

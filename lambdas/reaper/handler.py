@@ -1,4 +1,4 @@
-"""Invoked on a schedule: stops SageMaker jobs of this environment that no task instance waits for any more."""
+"""Invoked on a schedule: ends what this environment pays for on SageMaker and no task instance waits for any more."""
 
 from __future__ import annotations
 
@@ -11,16 +11,11 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
-from lambdas.reaper.logic import Job, Orphan, Owner, message, orphans
+from lambdas.reaper import actions, logic
+from lambdas.reaper.actions import KINDS, Action
+from lambdas.reaper.logic import Endpoint, Job, Owner
 from lambdas.shared.database import Database, read_only
 
-# kind: (the word in the API's operations, the words in its answers); tuning first, since it stops its trainings.
-KINDS = {
-    "tuning": ("hyper_parameter_tuning_job", "HyperParameterTuningJob"),
-    "training": ("training_job", "TrainingJob"),
-    "processing": ("processing_job", "ProcessingJob"),
-    "transform": ("transform_job", "TransformJob"),
-}
 # Every state from which a task instance goes on with the job that it has.
 LIVING_SQL = """
 SELECT dag_id, run_id, task_id, map_index FROM task_instance
@@ -30,12 +25,13 @@ WHERE state IN ('running', 'deferred', 'scheduled', 'queued', 'restarting', 'up_
 
 @dataclass(frozen=True)
 class Settings:
-    """The function's environment."""
+    """The function's environment; `notebook_hours` is 0 where there is no notebook instance."""
 
     project: str
     environment: str
     topic_arn: str
     grace: timedelta
+    notebook_hours: int
     dry_run: bool
 
     @classmethod
@@ -47,61 +43,141 @@ class Settings:
             environment=value["UPDRAFT_ENVIRONMENT"],
             topic_arn=value["UPDRAFT_TOPIC_ARN"],
             grace=timedelta(seconds=int(value["UPDRAFT_GRACE_SECONDS"])),
+            notebook_hours=int(value["UPDRAFT_NOTEBOOK_HOURS"]),
             dry_run=value["UPDRAFT_DRY_RUN"] == "true",
         )
 
+    @property
+    def prefix(self) -> str:
+        """How the names of this environment's resources begin."""
+        return f"{self.project}-{self.environment}-"
+
+    def owner(self, tags: Any) -> Owner | None:
+        """The task instance of this environment that tags name."""
+        return logic.owner_of(tags, project=self.project, environment=self.environment)
+
 
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Stop every orphan and tell it; `{"dry_run": true}` as the event only tells.
+    """End every orphan and tell it; `{"dry_run": true}` as the event only tells.
 
-    Raises when Airflow's database can't be read: nothing is stopped then, and the function's alarm goes off.
+    Raises when Airflow's database can't be read: nothing that may have an owner is ended then, and the function's
+    alarm goes off.
     """
     settings = Settings.read()
     dry_run = settings.dry_run or bool(event.get("dry_run"))
     sagemaker = boto3.client("sagemaker")
-    running = list(running_jobs(sagemaker, f"{settings.project}-{settings.environment}-"))
-    if not running:
+    told: list[Action] = []
+    found = list(overdue_notebooks(sagemaker, settings))
+    told += found if dry_run else [each for each in found if each.take(sagemaker)]
+    try:
+        running = list(running_jobs(sagemaker, settings.prefix))
+        pools = list(warm_pools(sagemaker, settings.prefix))
+        unfinished = [each for each in endpoints(sagemaker, settings.prefix) if each.way_out is not None]
         # A database that sleeps while nothing runs is nobody's trouble.
-        return {"running": 0, "stopped": [], "dry_run": dry_run}
-    # The jobs first: a job that is listed had its owner before, so an owner that is missing now has gone.
-    found = orphans(
-        running,
-        living_owners(),
-        project=settings.project,
-        environment=settings.environment,
-        now=datetime.now(UTC),
-        grace=settings.grace,
-    )
-    told = found if dry_run else [orphan for orphan in found if stop(sagemaker, orphan)]
-    if told:
-        text = message(told, dry_run=dry_run)
-        print(text)
-        boto3.client("sns").publish(
-            TopicArn=settings.topic_arn,
-            Subject=f"{settings.project}-{settings.environment}: {len(told)} SageMaker jobs without an owner",
-            Message=text,
-        )
-    return {"running": len(running), "stopped": [orphan.job.name for orphan in told], "dry_run": dry_run}
+        if running or pools or unfinished:
+            found = orphans(sagemaker, settings, running, pools, unfinished)
+            told += found if dry_run else [each for each in found if each.take(sagemaker)]
+    finally:
+        if told:
+            _tell(settings, actions.message(told, dry_run=dry_run), len(told))
+    return {"running": len(running), "stopped": [each.name for each in told], "dry_run": dry_run}
+
+
+def orphans(
+    sagemaker: Any,
+    settings: Settings,
+    running: list[Job],
+    pools: list[Job],
+    unfinished: list[Endpoint],
+) -> list[Action]:
+    """What to do with all that has no living owner."""
+    # These come after what was listed: an owner that is missing now has gone, and is not on its way.
+    living = living_owners()
+    rule: dict[str, Any] = {"project": settings.project, "environment": settings.environment}
+    times: dict[str, Any] = {"now": datetime.now(UTC), "grace": settings.grace}
+    found = [actions.stop(orphan) for orphan in logic.orphans(running, living, **rule, **times)]
+    for pool in logic.idle_pools(pools, living, **rule, **times):
+        if (owner := settings.owner(pool.tags)) is not None:
+            found.append(actions.end_pool(pool, owner))
+    for endpoint in logic.suspects(unfinished, living, **rule, **times):
+        again, owner = read_endpoint(sagemaker, endpoint.name), settings.owner(endpoint.tags)
+        if owner is not None and logic.is_abandoned(endpoint, again, **rule):
+            found.append(actions.undo(endpoint, owner))
+    return found
 
 
 def running_jobs(sagemaker: Any, prefix: str) -> Iterator[Job]:
     """Every running job whose name begins as this environment's do."""
-    for kind, (noun, words) in KINDS.items():
-        pages = sagemaker.get_paginator(f"list_{noun}s").paginate(
-            StatusEquals="InProgress", NameContains=prefix
-        )
-        for page in pages:
-            for summary in page[f"{words}Summaries"]:
-                name, arn = summary[f"{words}Name"], summary[f"{words}Arn"]
-                if name.startswith(prefix):
-                    tags = {tag["Key"]: tag["Value"] for tag in all_tags(sagemaker, arn)}
-                    yield Job(kind, name, arn, summary["CreationTime"], tags)
+    for kind in KINDS:
+        yield from jobs(sagemaker, kind, prefix, StatusEquals="InProgress")
 
 
-def all_tags(sagemaker: Any, arn: str) -> Iterator[dict[str, str]]:
-    """The tags of one job, page by page."""
-    for page in sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn):
-        yield from page["Tags"]
+def warm_pools(sagemaker: Any, prefix: str) -> Iterator[Job]:
+    """Every training of this environment whose instances wait for another job."""
+    yield from jobs(sagemaker, "training", prefix, WarmPoolStatusEquals="Available")
+
+
+def jobs(sagemaker: Any, kind: str, prefix: str, **filters: str) -> Iterator[Job]:
+    """Jobs of one kind whose name begins as this environment's do, with their tags."""
+    noun, words = KINDS[kind]
+    for page in sagemaker.get_paginator(f"list_{noun}s").paginate(NameContains=prefix, **filters):
+        for summary in page[f"{words}Summaries"]:
+            name, arn = summary[f"{words}Name"], summary[f"{words}Arn"]
+            if name.startswith(prefix):
+                yield Job(kind, name, arn, summary["CreationTime"], all_tags(sagemaker, arn))
+
+
+def endpoints(sagemaker: Any, prefix: str) -> Iterator[Endpoint]:
+    """Every endpoint whose name begins as this environment's do."""
+    for page in sagemaker.get_paginator("list_endpoints").paginate(NameContains=prefix):
+        for summary in page["Endpoints"]:
+            name = summary["EndpointName"]
+            if name.startswith(prefix) and (found := read_endpoint(sagemaker, name)) is not None:
+                yield found
+
+
+def read_endpoint(sagemaker: Any, name: str) -> Endpoint | None:
+    """An endpoint as it is now; None when it is gone."""
+    try:
+        found = sagemaker.describe_endpoint(EndpointName=name)
+        tags = all_tags(sagemaker, found["EndpointArn"])
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in actions.REFUSALS:
+            raise
+        return None
+    return Endpoint(
+        name=name,
+        arn=found["EndpointArn"],
+        status=found["EndpointStatus"],
+        config=found["EndpointConfigName"],
+        changed_at=found["LastModifiedTime"],
+        tags=tags,
+    )
+
+
+def overdue_notebooks(sagemaker: Any, settings: Settings) -> Iterator[Action]:
+    """Notebook instances of this environment that have been running for longer than they may."""
+    if settings.notebook_hours == 0:
+        return
+    oldest = datetime.now(UTC) - timedelta(hours=settings.notebook_hours)
+    pages = sagemaker.get_paginator("list_notebook_instances").paginate(
+        StatusEquals="InService", NameContains=settings.prefix
+    )
+    wanted = {"updraft:project": settings.project, "updraft:environment": settings.environment}.items()
+    for page in pages:
+        for each in page["NotebookInstances"]:
+            name, arn = each["NotebookInstanceName"], each["NotebookInstanceArn"]
+            # A start is the last change of an instance that runs.
+            if not name.startswith(settings.prefix) or each["LastModifiedTime"] > oldest:
+                continue
+            if wanted <= all_tags(sagemaker, arn).items():
+                yield actions.stop_notebook(name, arn, settings.notebook_hours)
+
+
+def all_tags(sagemaker: Any, arn: str) -> dict[str, str]:
+    """The tags of one resource, from every page."""
+    pages = sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
+    return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
 
 
 def living_owners() -> set[Owner]:
@@ -110,17 +186,10 @@ def living_owners() -> set[Owner]:
         return {Owner.of_task(*row) for row in database.run(LIVING_SQL)}
 
 
-def stop(sagemaker: Any, orphan: Orphan) -> bool:
-    """Ask for the stop and say on the job why; False when it has ended by itself in between."""
-    noun, words = KINDS[orphan.job.kind]
-    try:
-        getattr(sagemaker, f"stop_{noun}")(**{f"{words}Name": orphan.job.name})
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in ("ValidationException", "ResourceNotFound"):
-            raise
-        return False
-    tags = {"updraft:stopped-by": "reaper", "updraft:stop-reason": orphan.reason}
-    sagemaker.add_tags(
-        ResourceArn=orphan.job.arn, Tags=[{"Key": key, "Value": value} for key, value in tags.items()]
+def _tell(settings: Settings, text: str, count: int) -> None:
+    print(text)
+    boto3.client("sns").publish(
+        TopicArn=settings.topic_arn,
+        Subject=f"{settings.prefix[:-1]}: {count} resources on SageMaker without an owner",
+        Message=text,
     )
-    return True

@@ -69,6 +69,8 @@ def settings(paths: LocalPaths) -> dict[str, str]:
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "LOG_LEVEL": "WARNING",
+        # Policies are evaluated, and signatures checked, for every key but the account's own.
+        "AUTH": "true",
         # No engine: what would be a container is a process of ours.
         "DOCKER_HOST": f"unix://{paths.root}/no-docker.sock",
         "TMPDIR": os.environ.get("TMPDIR", "/tmp"),

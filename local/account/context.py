@@ -6,15 +6,19 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import boto3
 from botocore.config import Config
 from ministack import app as ministack_app  # type: ignore[import-untyped]
 from ministack.services.cloudformation import provisioners, stacks  # type: ignore[import-untyped]
 
+from local.account.principals import RoleCredentials
 from local.faults import FaultSwitch
 from local.paths import LocalPaths
+
+if TYPE_CHECKING:
+    from local.account.permissions import Permissions
 
 Response = tuple[int, dict[str, str], bytes]
 ServiceHandler = Callable[[str, str, dict[str, str], bytes, dict[str, Any]], Awaitable[Response]]
@@ -46,6 +50,13 @@ class AccountContext:
     def faults(self) -> FaultSwitch:
         """The faults that tests have switched on."""
         return FaultSwitch(self.paths)
+
+    @cached_property
+    def permissions(self) -> Permissions:
+        """What roles did in the account, and whether they may."""
+        from local.account.permissions import Permissions
+
+        return Permissions(self.paths)
 
     @property
     def endpoint_url(self) -> str:
@@ -83,14 +94,17 @@ class AccountContext:
         }
         run_on_worker_thread(resource_type)
 
-    def boto3_client(self, service: str) -> Any:
-        """A client of the account itself; never call it on the account's event loop."""
+    def boto3_client(self, service: str, role: RoleCredentials | None = None) -> Any:
+        """A client of the account, its owner's or a role's; never call it on the account's event loop."""
+        owner = {
+            "aws_access_key_id": self.paths.access_key_id,
+            "aws_secret_access_key": self.paths.secret_access_key,
+        }
         return boto3.client(
             service,
             endpoint_url=self.endpoint_url,
             region_name=self.region,
-            aws_access_key_id=self.paths.access_key_id,
-            aws_secret_access_key=self.paths.secret_access_key,
+            **(role.arguments() if role else owner),
             config=Config(retries={"max_attempts": 2}, connect_timeout=5, read_timeout=60, proxies={}),
         )
 

@@ -19,7 +19,7 @@ from ministack import app as ministack_app  # type: ignore[import-untyped]
 from ministack.core import persistence, router  # type: ignore[import-untyped]
 
 from local import faults, processes
-from local.account import patches, recovery, resources
+from local.account import patches, permission_record, recovery, resources
 from local.account.context import AccountContext, Plane
 from local.paths import LocalPaths
 
@@ -46,6 +46,7 @@ class Account:
     def install(self) -> None:
         """Apply our patches and additions before the first request."""
         patches.install(self._context)
+        self._context.permissions.install()
         resources.install(self._context)
         for name in PLANES:
             self._planes.append(importlib.import_module(f"local.{name}").install(self._context))
@@ -83,6 +84,8 @@ class Account:
             await _send_json(send, 200 if self._ready else 503, content)
         elif scope["type"] == "http" and scope["path"] == faults.PATH:
             await _send_json(send, *await self._answer_faults(scope["method"], receive))
+        elif scope["type"] == "http" and scope["path"] == permission_record.PATH:
+            await _send_json(send, *await self._answer_permissions(scope["method"]))
         elif scope["type"] == "http" and self._context.faults.throttles(_target(scope)):
             await _send_body(send, 400, faults.THROTTLED)
         else:
@@ -98,6 +101,12 @@ class Account:
             except ValueError as error:
                 return 400, {"error": str(error)}
         return 200, switch.document()
+
+    async def _answer_permissions(self, method: str) -> tuple[int, dict[str, Any]]:
+        recorded = self._context.permissions
+        if method == "DELETE":
+            recorded.forget()
+        return 200, await asyncio.to_thread(recorded.document)
 
     def _start_planes(self) -> None:
         try:
@@ -140,6 +149,7 @@ class Account:
             await asyncio.sleep(SAVE_SECONDS)
             try:
                 persistence.save_all(ministack_app._build_persistence_save_dict())
+                self._context.permissions.save()
             except Exception:
                 self._logger.exception("the state was not saved; trying again in %s s", SAVE_SECONDS)
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from local.account.principals import RoleCredentials
 from local.codebuild.buildspec import PHASES, Buildspec, BuildspecError, parse
 from local.paths import ROOT, LocalPaths
 from local.processes import kill_session
@@ -60,13 +61,20 @@ class Build:
         self.build: Record = spec["build"]
         self.artifacts: Record = spec["artifacts"]
         self.paths = LocalPaths(Path(spec["root"]), port=spec["port"])
-        self.storage = Storage(self.paths)
+        self.role = RoleCredentials(self.build["serviceRole"], directory.name)
+        self.storage = Storage(self.paths, self.role)
         self.source = directory / "src"
         self.state = directory / "state"
         self.succeeding = True
         self._log_file = directory / "build.log"
         logs = self.build["logs"]
-        self.logs = Logs(self.paths, logs["groupName"], logs["streamName"], self._log_file)
+        self.logs = Logs(
+            self.paths,
+            self.role,
+            group=logs["groupName"],
+            stream=logs["streamName"],
+            file=self._log_file,
+        )
         self._ships = logs["cloudWatchLogs"]["status"] == "ENABLED"
         self._deadline = time.time() + self.build["timeoutInMinutes"] * 60
         self.status: Record = {"phases": list(self.build["phases"]), "buildStatus": "IN_PROGRESS"}
@@ -227,19 +235,22 @@ class Build:
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
             "AWS_ENDPOINT_URL": self.paths.endpoint_url,
-            "AWS_ACCESS_KEY_ID": self.paths.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": self.paths.secret_access_key,
+            **self.role.environment(),
         }
 
     def _parameter(self, name: str) -> str:
-        found = client(self.paths, "ssm").get_parameter(Name=name, WithDecryption=True)
+        found = client(self.paths, "ssm", self.role).get_parameter(Name=name, WithDecryption=True)
         return str(found["Parameter"]["Value"])
 
     def _secret(self, reference: str) -> str:
         secret_id, _, key = (
             reference.partition(":") if not reference.startswith("arn:") else (reference, "", "")
         )
-        text = str(client(self.paths, "secretsmanager").get_secret_value(SecretId=secret_id)["SecretString"])
+        text = str(
+            client(self.paths, "secretsmanager", self.role).get_secret_value(SecretId=secret_id)[
+                "SecretString"
+            ]
+        )
         return str(json.loads(text)[key]) if key else text
 
     def _commands(self, commands: list[str]) -> None:

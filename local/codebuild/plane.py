@@ -85,6 +85,7 @@ class CodeBuildPlane:
             "root": str(self._paths.root),
             "port": self._paths.port,
         }
+        self._context.permissions.credentials(build["serviceRole"], directory.name)
         write_whole(directory / "build.json", spec)
         process = processes.start(
             self._paths,

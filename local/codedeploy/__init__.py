@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from local.codedeploy.dispatcher import Dispatcher
 from local.codedeploy.plane import CodeDeployPlane
@@ -26,8 +27,7 @@ def install(context: AccountContext) -> CodeDeployPlane:
         store=store,
         paths=context.paths,
         ec2=context.boto3_client("ec2"),
-        ssm=context.boto3_client("ssm"),
-        s3=context.boto3_client("s3"),
+        log_in=lambda instance: RoleOfInstance(context, instance),
         environment=script_environment(context.paths),
         logger=context.logger,
         dies_in=lambda event: context.faults.now.agent_dies_in == event,
@@ -47,9 +47,37 @@ def install(context: AccountContext) -> CodeDeployPlane:
     return CodeDeployPlane(dispatcher)
 
 
+class RoleOfInstance:
+    """The role in an instance's profile, with which its agents and scripts work."""
+
+    def __init__(self, context: AccountContext, instance: dict[str, Any]) -> None:
+        self._context = context
+        profile = instance["IamInstanceProfile"]["Arn"].rpartition("/")[2]
+        found = context.boto3_client("iam").get_instance_profile(InstanceProfileName=profile)
+        [role] = found["InstanceProfile"]["Roles"]
+        permissions = context.permissions
+        self._credentials = permissions.credentials(role["Arn"], instance["InstanceId"])
+        permissions.needed(self._credentials, permissions.reader.of_a_managed_instance())
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The credentials as variables, which stand for the metadata service."""
+        return self._credentials.environment()
+
+    def client(self, service: str) -> Any:
+        """A boto3 client."""
+        return self._context.boto3_client(service, self._credentials)
+
+    def mounts(self, file_system_id: str) -> None:
+        """The instance mounts a file system of EFS, where its scripts write as root."""
+        permissions = self._context.permissions
+        needed = permissions.reader.of_a_mount(file_system_id, writes=True, as_root=True)
+        permissions.needed(self._credentials, needed)
+
+
 def script_environment(paths: LocalPaths) -> dict[str, str]:
-    """Return what hook scripts inherit: this Python as python3, the account's endpoint and credentials, and the
-    names of the VPC that the instance is in."""
+    """Return what hook scripts inherit: this Python as python3, the account's endpoint, and the names of the VPC that
+    the instance is in."""
     return {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]),
         "LANG": "C.UTF-8",
@@ -58,6 +86,4 @@ def script_environment(paths: LocalPaths) -> dict[str, str]:
         "UPDRAFT_TASK_NAMES": str(names_file(paths)),
         "AWS_ENDPOINT_URL": paths.endpoint_url,
         "AWS_REGION": paths.region,
-        "AWS_ACCESS_KEY_ID": paths.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": paths.secret_access_key,
     }

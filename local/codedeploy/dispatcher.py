@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from local.codedeploy.agent import EVENTS, Agent, AgentDied, Diagnostics, Order, Stopped
-from local.codedeploy.instance import Instance, matching_instances
+from local.codedeploy.instance import Instance, LogIn, matching_instances
 from local.codedeploy.store import FINAL_STATES, Item, Store, new_deployment_id, now
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Dispatcher:
     """Runs each deployment in a thread of its own.
 
-    `ec2`, `ssm` and `s3` are boto3 clients of the account, `environment` is what hook scripts inherit.
+    `ec2` is a boto3 client of the account's owner, `log_in` gives each instance its own clients, and `environment`
+    is what hook scripts inherit.
     """
 
     def __init__(
@@ -28,8 +29,7 @@ class Dispatcher:
         store: Store,
         paths: LocalPaths,
         ec2: Any,
-        ssm: Any,
-        s3: Any,
+        log_in: Callable[[Item], LogIn],
         environment: Mapping[str, str],
         logger: logging.Logger,
         dies_in: Callable[[str], bool] = lambda _event: False,
@@ -37,8 +37,7 @@ class Dispatcher:
         self._store = store
         self._paths = paths
         self._ec2 = ec2
-        self._ssm = ssm
-        self._s3 = s3
+        self._log_in = log_in
         self._environment = environment
         self._logger = logger
         self._dies_in = dies_in
@@ -116,7 +115,7 @@ class Dispatcher:
     def _deploy(self, item: Item) -> None:
         group = self._group(item)
         instances = matching_instances(
-            self._ec2, self._ssm, self._paths, tag_groups(group), booted=self._booted
+            self._ec2, self._log_in, self._paths, tag_groups(group), booted=self._booted
         )
         if not instances:
             self._finish(
@@ -166,28 +165,17 @@ class Dispatcher:
             ignore_application_stop_failures=item["ignoreApplicationStopFailures"],
             file_exists_behavior=item["fileExistsBehavior"],
         )
-        agent = Agent(instance, environment=self._environment, dies_in=self._dies_in)
+        environment = {**self._environment, **instance.log_in.environment}
+        agent = Agent(instance, environment=environment, dies_in=self._dies_in)
         done = agent.deploy(
             order,
-            download=lambda path: self._download(item["revision"]["s3Location"], path),
+            download=lambda path: _download(instance, item["revision"]["s3Location"], path),
             report=report,
             stop=self._stops[item["deploymentId"]],
         )
         with self._store.changing():
             _end_target(target, "Succeeded" if done else "Failed")
         return done
-
-    def _download(self, location: Item, path: Path) -> None:
-        arguments = {"Bucket": location["bucket"], "Key": location["key"]}
-        if location.get("version"):
-            arguments["VersionId"] = location["version"]
-        try:
-            body = self._s3.get_object(**arguments)["Body"]
-        except self._s3.exceptions.ClientError as error:
-            raise OSError(f"The revision can't be downloaded: {error}") from error
-        with path.open("wb") as file:
-            for part in body.iter_chunks(1024 * 1024):
-                file.write(part)
 
     def _finish(self, item: Item, status: str, *, code: str = "", message: str = "") -> None:
         with self._store.changing():
@@ -228,6 +216,20 @@ class Dispatcher:
 
     def _group(self, item: Item) -> Item:
         return self._store.groups[item["applicationName"]][item["deploymentGroupName"]]
+
+
+def _download(instance: Instance, location: Item, path: Path) -> None:
+    arguments = {"Bucket": location["bucket"], "Key": location["key"]}
+    if location.get("version"):
+        arguments["VersionId"] = location["version"]
+    s3 = instance.log_in.client("s3")
+    try:
+        body = s3.get_object(**arguments)["Body"]
+    except s3.exceptions.ClientError as error:
+        raise OSError(f"The revision can't be downloaded: {error}") from error
+    with path.open("wb") as file:
+        for part in body.iter_chunks(1024 * 1024):
+            file.write(part)
 
 
 def tag_groups(group: Item) -> list[list[dict[str, str]]]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from local.efs import efs_root
 
@@ -23,6 +23,20 @@ BOOT_MOUNT = re.compile(r"ssm get-parameter [^\n]*--name (\S+)[^\n]*\n[^\n]*moun
 MOUNT = re.compile(r"(fs-[0-9a-f]{8,40})\S*\s+(/[\w./-]+)")
 
 
+class LogIn(Protocol):
+    """How an instance reaches the account: with the role of its profile."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The credentials as variables, which stand for the metadata service."""
+
+    def client(self, service: str) -> Any:
+        """A boto3 client."""
+
+    def mounts(self, file_system_id: str) -> None:
+        """The instance mounts a file system of EFS, where its scripts write as root."""
+
+
 @dataclass(frozen=True)
 class Instance:
     """`folder` stands for the machine's disk, `mounts` maps its mount points to folders of this machine."""
@@ -30,6 +44,7 @@ class Instance:
     identifier: str
     arn: str
     folder: Path
+    log_in: LogIn
     mounts: Mapping[str, Path] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -58,7 +73,7 @@ class Instance:
 
 def matching_instances(
     ec2: Any,
-    ssm: Any,
+    log_in: Callable[[dict[str, Any]], LogIn],
     paths: LocalPaths,
     tag_groups: list[list[dict[str, str]]],
     *,
@@ -66,7 +81,7 @@ def matching_instances(
 ) -> list[Instance]:
     """Return the running instances that match one filter of every group, with what their user data says.
 
-    `booted` remembers each by its id, as a machine reads its user data only once.
+    `log_in` takes an instance as described; `booted` remembers each by its id, as a machine reads its user data once.
     """
     found = []
     for page in ec2.get_paginator("describe_instances").paginate():
@@ -76,7 +91,7 @@ def matching_instances(
                 if it["State"]["Name"] == "running" and matches(tags, tag_groups):
                     arn = f"arn:aws:ec2:{ec2.meta.region_name}:{reservation['OwnerId']}:instance/{it['InstanceId']}"
                     if it["InstanceId"] not in booted:
-                        booted[it["InstanceId"]] = _instance(ec2, ssm, paths, it["InstanceId"], arn)
+                        booted[it["InstanceId"]] = _instance(ec2, log_in(it), paths, it["InstanceId"], arn)
                     found.append(booted[it["InstanceId"]])
     return found
 
@@ -103,14 +118,14 @@ def parse_environment(user_data: str) -> dict[str, str]:
     return variables
 
 
-def parse_mounts(user_data: str, ssm: Any) -> dict[str, str]:
+def parse_mounts(user_data: str, client: Callable[[str], Any]) -> dict[str, str]:
     """Return mount points and the file system id of each EFS mount in the user data.
 
     An id stands in the mount's line, or is read at boot from the SSM parameter that the lines before it name.
     """
     mounts = {match[2].rstrip("/"): match[1] for match in MOUNT.finditer(user_data)}
     for parameter, point in BOOT_MOUNT.findall(user_data):
-        mounts[point.rstrip("/")] = ssm.get_parameter(Name=parameter)["Parameter"]["Value"]
+        mounts[point.rstrip("/")] = client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"]
     return mounts
 
 
@@ -124,15 +139,19 @@ def _matches(tags: Mapping[str, str], tag_filter: dict[str, str]) -> bool:
     return tags.get(key) == value
 
 
-def _instance(ec2: Any, ssm: Any, paths: LocalPaths, identifier: str, arn: str) -> Instance:
+def _instance(ec2: Any, log_in: LogIn, paths: LocalPaths, identifier: str, arn: str) -> Instance:
     attribute = ec2.describe_instance_attribute(InstanceId=identifier, Attribute="userData")
     encoded = attribute.get("UserData", {}).get("Value", "")
     user_data = base64.b64decode(encoded).decode("utf-8", "replace")
-    mounts = {point: efs_root(paths, it) for point, it in parse_mounts(user_data, ssm).items()}
+    file_systems = parse_mounts(user_data, log_in.client)
+    for file_system_id in file_systems.values():
+        log_in.mounts(file_system_id)
+    mounts = {point: efs_root(paths, it) for point, it in file_systems.items()}
     return Instance(
         identifier=identifier,
         arn=arn,
         folder=paths.instances / identifier,
+        log_in=log_in,
         mounts=mounts,
         environment=parse_environment(user_data),
     )

@@ -15,6 +15,9 @@ def install(context: AccountContext) -> DatabasePlane:
     from local.database.hooks import RdsHooks, stored_instances
     from local.database.plane import DatabasePlane
 
-    plane = DatabasePlane(paths=context.paths, logger=context.logger, instances=stored_instances)
-    RdsHooks(plane).install()
+    permissions = context.permissions
+    plane = DatabasePlane(
+        paths=context.paths, logger=context.logger, instances=lambda: stored_instances(permissions)
+    )
+    RdsHooks(plane, permissions).install()
     return plane

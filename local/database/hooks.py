@@ -14,6 +14,8 @@ from ministack.core.rds_iam import VerifiedRdsToken, verify_rds_iam_token  # typ
 from ministack.services import rds  # type: ignore[import-untyped]
 from ministack.services.cloudformation import provisioners  # type: ignore[import-untyped]
 
+from local.account.api_permissions import Permission
+from local.account.permissions import Permissions
 from local.database.plane import DatabasePlane, InstanceSpec
 from local.database.server import Master, check_master_user, memory_bytes
 
@@ -27,17 +29,17 @@ TYPE = "AWS::RDS::DBInstance"
 WANTED_STATES = {"available", "creating", "starting", "rebooting", "modifying"}
 
 
-def stored_instances() -> Iterator[InstanceSpec]:
+def stored_instances(permissions: Permissions) -> Iterator[InstanceSpec]:
     """Yield the instances that should run, and mark interrupted ones as what they become."""
     for (account_id, region, _), record in list(rds._instances.all_items()):
         if record["DBInstanceStatus"] in WANTED_STATES:
             record["DBInstanceStatus"] = "available"
-            yield spec_of(record, account_id=account_id, region=region)
+            yield spec_of(record, permissions, account_id=account_id, region=region)
         elif record["DBInstanceStatus"] == "stopping":
             record["DBInstanceStatus"] = "stopped"
 
 
-def spec_of(record: Record, *, account_id: str, region: str) -> InstanceSpec:
+def spec_of(record: Record, permissions: Permissions, *, account_id: str, region: str) -> InstanceSpec:
     """Return what the data plane needs of a DB instance's record."""
 
     def check_token(user: str, token: str) -> bool:
@@ -51,7 +53,11 @@ def spec_of(record: Record, *, account_id: str, region: str) -> InstanceSpec:
             region=region,
             account_id=account_id,
         )
-        return isinstance(answer, VerifiedRdsToken)
+        if not isinstance(answer, VerifiedRdsToken):
+            return False
+        user_arn = f"arn:aws:rds-db:{region}:{account_id}:dbuser:{record['DbiResourceId']}/{user}"
+        permissions.needed_by_key(answer.access_key_id, Permission("rds-db:connect", user_arn))
+        return True
 
     return InstanceSpec(
         identifier=record["DBInstanceIdentifier"],
@@ -87,8 +93,9 @@ def check_password(password: str) -> None:
 class RdsHooks:
     """The replaced functions, around one plane."""
 
-    def __init__(self, plane: DatabasePlane) -> None:
+    def __init__(self, plane: DatabasePlane, permissions: Permissions) -> None:
         self._plane = plane
+        self._permissions = permissions
         self._create = rds._create_db_instance
         self._delete = rds._delete_db_instance
         self._modify = rds._modify_db_instance
@@ -286,7 +293,7 @@ class RdsHooks:
 
     def _spec(self, record: Record) -> InstanceSpec:
         _, _, _, region, account_id, *_ = record["DBInstanceArn"].split(":")
-        return spec_of(record, account_id=account_id, region=region)
+        return spec_of(record, self._permissions, account_id=account_id, region=region)
 
 
 def _answer(action: str, record: Record) -> Response:

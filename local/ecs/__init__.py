@@ -20,6 +20,7 @@ def install(context: AccountContext) -> EcsPlane:
     store = Store(context.paths.ecs / "state.json")
     service = EcsService(store, account_id=context.account_id, region=context.region)
     context.register_service("ecs", service.handle)
+    context.permissions.task_roles = service.roles_of
     EcsResources(context, service, store).install()
     plane = EcsPlane(context, store)
     sessions = Sessions(service, plane.containers_of, directory=context.paths.ecs / "sessions")

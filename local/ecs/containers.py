@@ -145,6 +145,7 @@ class ProcessEngine:
         *,
         address: str,
         secrets: dict[str, str],
+        credentials: dict[str, str],
     ) -> Container:
         """Start one container of a task; raises ImageError or OSError with what is wrong."""
         paths = self._paths
@@ -156,6 +157,7 @@ class ProcessEngine:
         path_map = _path_map(paths, image, directory, definition, volumes, address)
         override = container_override(task, definition)
         environment = _environment(paths, image, definition, override, secrets, directory, path_map)
+        environment |= credentials
         environment |= {"UPDRAFT_TASK_ADDRESS": address, "UPDRAFT_TASK_NAMES": str(names_file(paths))}
         words = [*definition.get("entryPoint", image.entrypoint), *command_of(definition, override)]
         argv = [path_map.rewrite(part) for part in words]
@@ -201,11 +203,9 @@ def declared_environment(definition: Record, override: Record) -> dict[str, str]
 
 
 def account_environment(paths: LocalPaths) -> dict[str, str]:
-    """Where the account is and how to log in to it: what a task's metadata and role give on AWS."""
+    """Where the account is; who a container is there, its task role tells."""
     return {
         "AWS_ENDPOINT_URL": paths.endpoint_url,
-        "AWS_ACCESS_KEY_ID": paths.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": paths.secret_access_key,
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
     }

@@ -98,6 +98,7 @@ class DockerEngine:
         *,
         address: str,
         secrets: dict[str, str],
+        credentials: dict[str, str],
     ) -> Container:
         """Create and start one container; raises ImageError, or DockerError with the engine's words."""
         task_id = task["taskArn"].rpartition("/")[2]
@@ -108,7 +109,7 @@ class DockerEngine:
         environment = declared_environment(definition, override) | self._network_environment(
             image_environment, address
         )
-        environment |= account_environment(self._paths)
+        environment |= account_environment(self._paths) | credentials
         entrypoint, arguments = _entrypoint(definition, command_of(definition, override))
         options = [
             *("--name", docker_name, "--network", "host", "--log-driver", "none"),

@@ -25,8 +25,12 @@ class Engine(Protocol):
         *,
         address: str,
         secrets: dict[str, str],
+        credentials: dict[str, str],
     ) -> Container:
-        """Start one container of a task; raises ImageError or OSError with what is wrong."""
+        """Start one container of a task, with its task role's credentials as variables.
+
+        Raises ImageError or OSError with what is wrong.
+        """
 
     def remove(self, task_id: str) -> None:
         """Remove what a task had beside its containers, once they have ended."""

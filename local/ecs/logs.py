@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.account.context import AccountContext
+from local.account.principals import RoleCredentials
 from local.ecs.containers import Container
 from local.ecs.store import Record
 
@@ -21,6 +22,7 @@ class _Stream:
     group: str
     name: str
     file: Path
+    role: RoleCredentials | None
     offset: int = 0
 
 
@@ -46,18 +48,18 @@ class LogShipper:
         for stream in list(self._streams.values()):
             self._ship(stream)
 
-    def add(self, container: Container, task: Record) -> None:
-        """Follow a container's output; only the `awslogs` driver has a stream."""
+    def add(self, container: Container, task: Record, role: RoleCredentials | None) -> None:
+        """Follow a container's output with the task's execution role; only the `awslogs` driver has a stream."""
         settings = container.definition.get("logConfiguration", {})
         if settings.get("logDriver") != "awslogs":
             return
         options = settings["options"]
         task_id = task["taskArn"].rpartition("/")[2]
         name = f"{options['awslogs-stream-prefix']}/{container.definition['name']}/{task_id}"
-        client = self._context.boto3_client("logs")
+        client = self._context.boto3_client("logs", role)
         client.create_log_stream(logGroupName=options["awslogs-group"], logStreamName=name)
         with self._lock:
-            self._streams[container.name] = _Stream(options["awslogs-group"], name, container.log_file)
+            self._streams[container.name] = _Stream(options["awslogs-group"], name, container.log_file, role)
 
     def finish(self, container: Container) -> None:
         """Ship a container's last words and forget it."""
@@ -85,7 +87,7 @@ class LogShipper:
             lines = complete.decode("utf-8", "replace").splitlines()
             events = [{"timestamp": now, "message": line[:LONGEST_LINE]} for line in lines if line]
             if events:
-                self._context.boto3_client("logs").put_log_events(
+                self._context.boto3_client("logs", stream.role).put_log_events(
                     logGroupName=stream.group, logStreamName=stream.name, logEvents=events
                 )
             stream.offset += len(complete)

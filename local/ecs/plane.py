@@ -10,6 +10,7 @@ import zlib
 from typing import Any
 
 from local.account.context import AccountContext
+from local.account.principals import RoleCredentials
 from local.ecs.containers import Container, names_file
 from local.ecs.engine import engine_of
 from local.ecs.logs import LogShipper
@@ -140,14 +141,18 @@ class EcsPlane:
         address = self._addresses.take(task["taskArn"])
         started: list[Container] = []
         try:
+            execution_role = self._execution_role(task, definition)
+            credentials = self._task_credentials(task, definition)
             for container in definition["containerDefinitions"]:
                 secrets = {
-                    item["name"]: resolve(self._context, item["valueFrom"])
+                    item["name"]: resolve(self._context, item["valueFrom"], execution_role)
                     for item in container.get("secrets", [])
                 }
-                one = self._engine.start(task, definition, container, address=address, secrets=secrets)
+                one = self._engine.start(
+                    task, definition, container, address=address, secrets=secrets, credentials=credentials
+                )
                 started.append(one)
-                self._logs.add(one, task)
+                self._logs.add(one, task, execution_role)
         except Exception as error:
             for one in started:
                 one.clean_up(self._paths)
@@ -179,6 +184,40 @@ class EcsPlane:
             task["attachments"][0]["details"].append({"name": "privateIPv4Address", "value": address})
             task["_address"] = address
             self._store.changed()
+
+    def _execution_role(self, task: Record, definition: Record) -> RoleCredentials | None:
+        """What the agent works with before the containers start; the images are pulled with it."""
+        role = task["overrides"].get("executionRoleArn") or definition.get("executionRoleArn")
+        if not role:
+            return None
+        permissions = self._context.permissions
+        credentials = permissions.credentials(role, task["taskArn"].rpartition("/")[2])
+        for image in {container["image"] for container in definition["containerDefinitions"]}:
+            permissions.needed(credentials, permissions.reader.of_an_execution_role(image))
+        return credentials
+
+    def _task_credentials(self, task: Record, definition: Record) -> dict[str, str]:
+        """The containers' own: none without a task role, as on Fargate."""
+        role = task["overrides"].get("taskRoleArn") or definition.get("taskRoleArn")
+        if not role:
+            return {}
+        permissions = self._context.permissions
+        credentials = permissions.credentials(role, task["taskArn"].rpartition("/")[2])
+        if task["enableExecuteCommand"]:
+            permissions.needed(credentials, permissions.reader.of_sessions())
+        for volume in definition.get("volumes", []):
+            efs = volume.get("efsVolumeConfiguration", {})
+            if efs.get("authorizationConfig", {}).get("iam") == "ENABLED":
+                mounts = [
+                    mount
+                    for container in definition["containerDefinitions"]
+                    for mount in container.get("mountPoints", [])
+                    if mount["sourceVolume"] == volume["name"]
+                ]
+                writes = any(not mount.get("readOnly") for mount in mounts)
+                needed = permissions.reader.of_a_mount(efs["fileSystemId"], writes=writes)
+                permissions.needed(credentials, needed)
+        return credentials.environment()
 
     def _take_health(self, task: Record, running: list[Container]) -> None:
         for container in running:

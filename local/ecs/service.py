@@ -395,6 +395,16 @@ class EcsService:
             raise EcsError("InvalidParameterException", "The referenced task was not found.")
         return self._store.tasks[arn]
 
+    def roles_of(self, reference: str) -> tuple[str, list[str]]:
+        """The ARN of a task definition and its roles; the reference itself and none where there is no such one."""
+        try:
+            with self._store.lock:
+                definition = self._task_definition(reference)
+        except EcsError:
+            return reference, []
+        roles = [definition[name] for name in ("taskRoleArn", "executionRoleArn") if name in definition]
+        return definition["taskDefinitionArn"], roles
+
     def _task_definition(self, reference: str, *, active: bool = False) -> Record:
         """By ARN, `family:revision`, or the family's newest active revision."""
         name = reference.rpartition("/")[2]

@@ -19,6 +19,8 @@ HONOURED: dict[str, dict[str, tuple[Any, ...]]] = {
         "AlgorithmSpecification.TrainingInputMode": ("File", "FastFile"),
         "ResourceConfig.InstanceCount": (1,),
         "ResourceConfig.InstanceGroups": (),
+        "ResourceConfig.InstancePreferences.*.InstanceCount": (1,),
+        "ResourceConfig.InstancePreferences.*.TrainingPlanArns": (),
         "InputDataConfig.*.InputMode": ("File", "FastFile"),
         "InputDataConfig.*.CompressionType": ("None",),
         "InputDataConfig.*.RecordWrapperType": ("None",),
@@ -28,6 +30,7 @@ HONOURED: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "ProcessingJob": {
         "ProcessingResources.ClusterConfig.InstanceCount": (1,),
+        "ProcessingResources.ClusterConfig.InstancePreferences.*.InstanceCount": (1,),
         "ProcessingInputs.*.DatasetDefinition": (),
         "ProcessingInputs.*.S3Input.S3DataType": ("S3Prefix",),
         "ProcessingInputs.*.S3Input.S3InputMode": ("File",),
@@ -55,7 +58,40 @@ HONOURED: dict[str, dict[str, tuple[Any, ...]]] = {
         "TrainingJobDefinition.HyperParameterRanges": (),
         "TrainingJobDefinition.HyperParameterTuningResourceConfig": (),
     },
-    "Model": {"Containers": (), "InferenceExecutionConfig": ()},
+    "Model": {
+        "Containers": (),
+        "InferenceExecutionConfig": (),
+        "PrimaryContainer.Mode": ("SingleModel",),
+        "PrimaryContainer.ModelDataSource": (),
+        "PrimaryContainer.ModelPackageName": (),
+        "PrimaryContainer.InferenceSpecificationName": (),
+    },
+    "EndpointConfig": {
+        "DataCaptureConfig": (),
+        "AsyncInferenceConfig": (),
+        "ExplainerConfig": (),
+        "ShadowProductionVariants": (),
+        "ExecutionRoleArn": (),
+        "VpcConfig": (),
+        "EnableNetworkIsolation": (False,),
+        "MetricsConfig": (),
+        "ProductionVariants.*.InitialInstanceCount": (1,),
+        "ProductionVariants.*.InstancePools": (),
+        "ProductionVariants.*.AcceleratorType": (),
+        "ProductionVariants.*.CoreDumpConfig": (),
+        "ProductionVariants.*.ServerlessConfig": (),
+        "ProductionVariants.*.EnableSSMAccess": (False,),
+        "ProductionVariants.*.ManagedInstanceScaling": (),
+        "ProductionVariants.*.RoutingConfig": (),
+        "ProductionVariants.*.CapacityReservationConfig": (),
+    },
+    "Endpoint": {
+        "DeploymentConfig": (),
+        "RetainAllVariantProperties": (False,),
+        "ExcludeRetainedVariantProperties": (),
+        "RetainDeploymentConfig": (False,),
+    },
+    "DesiredWeightAndCapacity": {"DesiredInstanceCount": (1,), "ServerlessUpdateConfig": ()},
 }
 
 
@@ -72,6 +108,37 @@ def mistakes(kind: str, request: Record) -> Iterator[str]:
         yield from _tuning_mistakes(request)
     if kind == "TrainingJob":
         yield from _spot_mistakes(request)
+        if "ResourceConfig" in request:
+            spot = bool(request.get("EnableManagedSpotTraining"))
+            yield from _instance_mistakes(request["ResourceConfig"], spot=spot)
+    if kind == "ProcessingJob":
+        yield from _instance_mistakes(request["ProcessingResources"]["ClusterConfig"], spot=False)
+    if kind == "Model" and "Image" not in request.get("PrimaryContainer", {}):
+        yield "PrimaryContainer.Image is required"
+
+
+def _instance_mistakes(cluster: Record, *, spot: bool) -> Iterator[str]:
+    """The rules of https://docs.aws.amazon.com/sagemaker/latest/dg/train-instance-preferences.html"""
+    preferences = cluster.get("InstancePreferences")
+    if spot and cluster.get("KeepAlivePeriodInSeconds"):
+        yield "KeepAlivePeriodInSeconds: not with EnableManagedSpotTraining"
+    if preferences is None:
+        for key in ("InstanceType", "InstanceCount"):
+            if key not in cluster:
+                yield f"{key} is required without InstancePreferences"
+        return
+    if "InstanceType" in cluster:
+        yield "InstanceType and InstancePreferences: only one of them is allowed"
+    if spot:
+        yield "InstancePreferences: not with EnableManagedSpotTraining"
+    if "KeepAlivePeriodInSeconds" in cluster:
+        yield "KeepAlivePeriodInSeconds with InstancePreferences is not available in the local account"
+    types = [each["InstanceType"] for each in preferences]
+    if len(set(types)) < len(types):
+        yield f"InstancePreferences: each type once, came {', '.join(types)}"
+    counts = ["InstanceCount" in each for each in preferences]
+    if any(counts) != all(counts) or any(counts) == ("InstanceCount" in cluster):
+        yield "InstanceCount: either one for all preferences, or one in each of them"
 
 
 def _spot_mistakes(request: Record) -> Iterator[str]:

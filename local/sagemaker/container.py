@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from local import docker, images
+from local.account.principals import RoleCredentials
 from local.paths import LocalPaths
 
 
 @dataclass(frozen=True)
 class JobContainer:
-    """`name` is this job's alone, `directory` its own folder, `ml` what is `/opt/ml` inside."""
+    """`name` is this job's alone, `directory` its own folder, `ml` what is `/opt/ml` inside, `role` the job's."""
 
     paths: LocalPaths
+    role: RoleCredentials
     name: str
     directory: Path
     ml: Path
@@ -35,8 +37,7 @@ class JobContainer:
         account = {
             "AWS_REGION": self.paths.region,
             "AWS_ENDPOINT_URL": self.paths.endpoint_url,
-            "AWS_ACCESS_KEY_ID": self.paths.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": self.paths.secret_access_key,
+            **self.role.environment(),
         }
         engine = docker.chosen(self.paths)
         if engine is None:

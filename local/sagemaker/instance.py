@@ -23,10 +23,18 @@ from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local import docker
+from local.account.principals import RoleCredentials
 from local.paths import LocalPaths
 from local.sagemaker.container import JobContainer
 from local.sagemaker.outcome import JobEndedError, JobFailedError, SpotInterruptionError
-from local.sagemaker.serving import batches, extract, free_port, invoke, opener
+from local.sagemaker.serving import (
+    batches,
+    fetch_model,
+    free_port,
+    invoke,
+    is_healthy,
+    serving_environment,
+)
 from local.sagemaker.storage import Logs, Storage
 from local.state_file import write_whole
 
@@ -57,13 +65,18 @@ class Instance:
         self.name: str = spec["name"]
         self.paths = LocalPaths(Path(spec["root"]), port=spec["port"])
         self.ml = directory / "ml"
-        self.storage = Storage(self.paths)
+        self.role = RoleCredentials(spec["role"], self.name)
+        self.storage = Storage(self.paths, self.role)
         self.started_at = time.time()
         self.status: Record = {"status": "InProgress", "started_at": self.started_at, "transitions": []}
         self._log_file = directory / "container.log"
         host = "algo-1" if self.kind != "TransformJob" else "transform-1"
         self.logs = Logs(
-            self.paths, LOG_GROUPS[self.kind], f"{self.name}/{host}-{int(self.started_at)}", self._log_file
+            self.paths,
+            self.role,
+            group=LOG_GROUPS[self.kind],
+            stream=f"{self.name}/{host}-{int(self.started_at)}",
+            file=self._log_file,
         )
 
     def run(self) -> None:
@@ -138,19 +151,10 @@ class Instance:
 
     def _run_TransformJob(self) -> None:
         container = self.model["PrimaryContainer"]
-        archive = self.directory / "model.tar.gz"
-        self.storage.download_file(container["ModelDataUrl"], archive)
-        (self.ml / "model").mkdir(parents=True, exist_ok=True)
-        with tarfile.open(archive) as files:
-            extract(files, self.ml / "model")
+        fetch_model(self.storage, container, self.directory, self.ml)
         port = free_port()
-        process = self._start(
-            container["Image"],
-            ["serve"],
-            container.get("Environment", {})
-            | self.job.get("Environment", {})
-            | {"SAGEMAKER_BIND_TO_PORT": str(port)},
-        )
+        variables = (each.get("Environment", {}) for each in (container, self.job))
+        process = self._start(container["Image"], ["serve"], serving_environment(port, *variables))
         try:
             self._wait_for_ping(process, port)
             self._transform(process, port)
@@ -186,15 +190,11 @@ class Instance:
         deadline = time.monotonic() + PING_SECONDS
         while True:
             self._check(process)
-            try:
-                with opener().open(f"http://127.0.0.1:{port}/ping", timeout=2):
-                    return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise JobFailedError(
-                        "AlgorithmError: the model's container does not answer /ping"
-                    ) from None
-                time.sleep(POLL_SECONDS)
+            if is_healthy(port):
+                return
+            if time.monotonic() > deadline:
+                raise JobFailedError("AlgorithmError: the model's container does not answer /ping")
+            time.sleep(POLL_SECONDS)
 
     # The container
 
@@ -246,7 +246,9 @@ class Instance:
     ) -> subprocess.Popen[bytes]:
         for name in ("model", "output"):
             (self.ml / name).mkdir(parents=True, exist_ok=True)
-        job = JobContainer(self.paths, docker.job_container(self.kind, self.name), self.directory, self.ml)
+        job = JobContainer(
+            self.paths, self.role, docker.job_container(self.kind, self.name), self.directory, self.ml
+        )
         with self._log_file.open("ab") as output:
             return job.start(uri, arguments, environment, entrypoint, output)
 

@@ -10,14 +10,25 @@ Record = dict[str, Any]
 PAGE_SIZE = 10
 # Where the API's documentation names another default than CreationTime, Ascending.
 DEFAULT_SORT_BY = {"HyperParameterTuningJob": "Name"}
-DESCENDING_BY_DEFAULT = frozenset({"TransformJob", "Model"})
+DESCENDING_BY_DEFAULT = frozenset({"TransformJob", "Model", "Endpoint", "EndpointConfig"})
 TIMES = {
     "CreationTimeAfter": ("CreationTime", 1),
     "CreationTimeBefore": ("CreationTime", -1),
     "LastModifiedTimeAfter": ("LastModifiedTime", 1),
     "LastModifiedTimeBefore": ("LastModifiedTime", -1),
 }
-KNOWN = frozenset({*TIMES, "NameContains", "StatusEquals", "SortBy", "SortOrder", "MaxResults", "NextToken"})
+KNOWN = frozenset(
+    {
+        *TIMES,
+        "NameContains",
+        "StatusEquals",
+        "SortBy",
+        "SortOrder",
+        "MaxResults",
+        "NextToken",
+        "WarmPoolStatusEquals",
+    }
+)
 
 
 class ListingError(ValueError):
@@ -52,6 +63,9 @@ def _wanted(item: Record, request: Record, name_key: str, status_key: str | None
     if request.get("NameContains", "") not in item[name_key]:
         return False
     if status_key and request.get("StatusEquals") not in (None, item[status_key]):
+        return False
+    pool = request.get("WarmPoolStatusEquals")
+    if pool is not None and pool != item.get("WarmPoolStatus", {}).get("Status"):
         return False
     return all(
         (item[key] - _seconds(request[name])) * sign > 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import shutil
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,13 +13,18 @@ from typing import Any
 
 from local import docker, processes
 from local.account.context import AccountContext
-from local.paths import ROOT
+from local.sagemaker.endpoint_host import EndpointHost
+from local.sagemaker.launch import launch
 from local.sagemaker.service import JOBS, RUNNING, SageMakerService, new_suffix
 from local.sagemaker.store import Record, Store
 from local.sagemaker.tuning import best_trial, draw, objective
 from local.state_file import write_whole
 
 POLL_SECONDS = 0.2
+NO_CAPACITY = (
+    "CapacityError: Unable to provision requested ML compute capacity. "
+    "Please retry using a different ML instance type."
+)
 INSTANCE_JOBS = ("TrainingJob", "ProcessingJob", "TransformJob")
 
 
@@ -33,6 +38,7 @@ class SageMakerPlane:
         self._paths = context.paths
         self._store = store
         self._service = service
+        self._endpoints = EndpointHost(context, store)
         self._stopping = threading.Event()
         self._ended: list[tuple[str, str]] = []
         self._thread = threading.Thread(target=self._run, name="sagemaker", daemon=True)
@@ -40,6 +46,13 @@ class SageMakerPlane:
     def start(self) -> None:
         """Follow every job that has not ended; clear away what others left."""
         self._tidy()
+        with self._store.lock:
+            for kind in INSTANCE_JOBS:
+                for name, job in self._store.of(kind).items():
+                    if job[JOBS[kind][3]] in RUNNING and (role := self._role_of(kind, job)):
+                        # An instance that outlived the account goes on with the credentials that it has.
+                        self._context.permissions.credentials(role, name)
+            self._endpoints.register_roles()
         self._thread.start()
 
     def stop(self) -> None:
@@ -52,6 +65,7 @@ class SageMakerPlane:
                 for name, job in self._store.of(kind).items():
                     if job[JOBS[kind][3]] in RUNNING:
                         self._abandon(kind, name, job, "the host was stopped")
+            self._endpoints.stop()
         self._store.save()
         self._tidy()
 
@@ -69,6 +83,8 @@ class SageMakerPlane:
     def _step(self) -> None:
         with self._store.lock:
             self._service.notebooks.step()
+            self._service.warm_pools.step()
+            self._endpoints.step()
             for kind in JOBS:
                 for name, job in list(self._store.of(kind).items()):
                     if job[JOBS[kind][3]] in RUNNING:
@@ -101,7 +117,8 @@ class SageMakerPlane:
         self._fail(kind, job, f"InternalServerError: {reason}")
 
     def _tidy(self) -> None:
-        """Remove directories and end instances of jobs that have ended, or that were never recorded."""
+        """Remove directories and end instances of what has ended, or was never recorded."""
+        self._endpoints.tidy()
         for kind in INSTANCE_JOBS:
             for directory in (self._paths.sagemaker / kind).glob("*"):
                 job = self._store.of(kind).get(directory.name)
@@ -149,6 +166,11 @@ class SageMakerPlane:
         self._store.changed()
 
     def _launch(self, kind: str, name: str, job: Record, directory: Path) -> None:
+        if not self._place(kind, job):
+            self._fail(kind, job, NO_CAPACITY)
+            return
+        if kind == "TrainingJob":
+            self._service.warm_pools.take(job)
         directory.mkdir(parents=True, exist_ok=True)
         spec: Record = {
             "kind": kind,
@@ -161,16 +183,42 @@ class SageMakerPlane:
             spec["model"] = self._store.of("Model").get(job["ModelName"])
             if spec["model"] is None:
                 raise ValueError(f"model {job['ModelName']} was deleted")
+        spec["role"] = self._role_of(kind, job)
+        self._record_what_aws_does(kind, name, spec)
         write_whole(directory / "job.json", spec)
-        process = processes.start(
-            self._paths,
-            _process_name(kind, name),
-            [sys.executable, "-m", "local.sagemaker.instance", str(directory)],
-            log_file=self._paths.log / "sagemaker" / f"{name}.log",
-            working_directory=ROOT,
-        )
-        # Reaped as soon as it ends, so that it is never a zombie.
-        threading.Thread(target=process.wait, daemon=True).start()
+        process_name = _process_name(kind, name)
+        launch(self._paths, process_name, "local.sagemaker.instance", directory, log_name=name)
+
+    def _place(self, kind: str, job: Record) -> bool:
+        """Take the first instance type that has capacity; False when none has."""
+        cluster = cluster_of(kind, job)
+        preferences = cluster.get("InstancePreferences")
+        wanted = preferences or [cluster]
+        for each in wanted:
+            if each["InstanceType"] in self._context.faults.now.without_capacity:
+                continue
+            if preferences:
+                count = each.get("InstanceCount", cluster.get("InstanceCount"))
+                cluster |= {"SelectedInstanceType": each["InstanceType"], "SelectedInstanceCount": count}
+            return True
+        return False
+
+    def _role_of(self, kind: str, job: Record) -> str:
+        """A transform job has its model's role; any other its own."""
+        if kind == "TransformJob":
+            return str(self._store.of("Model").get(job["ModelName"], {}).get("ExecutionRoleArn", ""))
+        return str(job["RoleArn"])
+
+    def _record_what_aws_does(self, kind: str, name: str, spec: Record) -> None:
+        job: Record = spec.get("model") or spec["job"]
+        image: str = {
+            "TrainingJob": lambda: job["AlgorithmSpecification"]["TrainingImage"],
+            "ProcessingJob": lambda: job["AppSpecification"]["ImageUri"],
+            "TransformJob": lambda: job["PrimaryContainer"]["Image"],
+        }[kind]()
+        permissions = self._context.permissions
+        credentials = permissions.credentials(spec["role"], name)
+        permissions.needed(credentials, permissions.reader.of_a_job(job, image))
 
     def _take_report(self, kind: str, job: Record, report: Record) -> None:
         status_key = JOBS[kind][3]
@@ -198,6 +246,7 @@ class SageMakerPlane:
             }
             if "model_uri" in report:
                 job["ModelArtifacts"] = {"S3ModelArtifacts": report["model_uri"]}
+            self._service.warm_pools.fill(job)
 
     def _fail(self, kind: str, job: Record, reason: str) -> None:
         now = time.time()
@@ -234,7 +283,7 @@ class SageMakerPlane:
 
     def _start_trial(self, name: str, job: Record) -> Record:
         number = len(job["_trials"]) + 1
-        definition = dict(job["TrainingJobDefinition"])
+        definition = copy.deepcopy(job["TrainingJobDefinition"])
         config = job["HyperParameterTuningJobConfig"]
         chance = random.Random(f"{config.get('RandomSeed', name)}/{number}")
         tuned = draw(config["ParameterRanges"], chance)
@@ -285,6 +334,13 @@ class SageMakerPlane:
 
     def _directory(self, kind: str, name: str) -> Path:
         return self._paths.sagemaker / kind / name
+
+
+def cluster_of(kind: str, job: Record) -> Record:
+    """Where a job says on which instances it runs."""
+    if kind == "ProcessingJob":
+        return job["ProcessingResources"]["ClusterConfig"]  # type: ignore[no-any-return]
+    return job["ResourceConfig" if kind == "TrainingJob" else "TransformResources"]  # type: ignore[no-any-return]
 
 
 def _process_name(kind: str, name: str) -> str:

@@ -14,9 +14,11 @@ from botocore.model import ListShape, Shape, StructureShape
 from local.account.json_api import ApiError, answer
 from local.account.resources.shapes import InvalidPropertiesError, to_api
 from local.sagemaker import checks, listing
+from local.sagemaker.endpoints import Endpoints
 from local.sagemaker.notebooks import Notebooks
 from local.sagemaker.store import Record, Store
 from local.sagemaker.tuning import summary
+from local.sagemaker.warm_pools import WarmPools
 
 # kind: (name key, ARN key, ARN's resource type, status key)
 JOBS = {
@@ -71,6 +73,9 @@ class SageMakerService:
             self._operations |= self._job_operations(kind)
         self.notebooks = Notebooks(store, arn=self._arn)
         self._operations |= self.notebooks.operations
+        self.warm_pools = WarmPools(store)
+        self._operations["UpdateTrainingJob"] = self.warm_pools.update
+        self._operations |= Endpoints(store, arn=self._arn).operations
 
     def _job_operations(self, kind: str) -> dict[str, Callable[[Record], Record]]:
         name_key = JOBS[kind][0]

@@ -1,4 +1,4 @@
-"""What batch transform needs of a model's container: its archive, a port, and answers to batches of rows."""
+"""What batch transform and endpoints need of a model's container: its archive, a port, and answers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,42 @@ import socket
 import tarfile
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from local.sagemaker.outcome import JobFailedError
+from local.sagemaker.storage import Storage
+
+PING_SECONDS = 2
+
+
+def fetch_model(storage: Storage, container: Mapping[str, Any], directory: Path, ml: Path) -> None:
+    """Put the model's files where the container looks for them; an image may carry its model itself."""
+    (ml / "model").mkdir(parents=True, exist_ok=True)
+    if "ModelDataUrl" not in container:
+        return
+    archive = directory / "model.tar.gz"
+    storage.download_file(container["ModelDataUrl"], archive)
+    with tarfile.open(archive) as files:
+        extract(files, ml / "model")
+
+
+def serving_environment(port: int, *variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables, later ones first, and the port that the container is to listen on."""
+    merged: dict[str, str] = {}
+    for each in variables:
+        merged |= each
+    return merged | {"SAGEMAKER_BIND_TO_PORT": str(port)}
+
+
+def is_healthy(port: int) -> bool:
+    """Whether the container answers `/ping` with 200 within two seconds."""
+    try:
+        with opener().open(f"http://127.0.0.1:{port}/ping", timeout=PING_SECONDS) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def batches(data: bytes, split_type: str, strategy: str | None, most_bytes: int) -> list[bytes]:

@@ -12,6 +12,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local.account.principals import RoleCredentials
 from local.paths import LocalPaths
 
 SHIP_SECONDS = 1.0
@@ -23,14 +24,17 @@ BYTES_PER_CALL = 1_048_576
 EVENT_OVERHEAD_BYTES = 26
 
 
-def client(paths: LocalPaths, service: str, *, attempts: int = 5) -> Any:
-    """A client of the account."""
+def client(paths: LocalPaths, service: str, role: RoleCredentials | None = None, *, attempts: int = 5) -> Any:
+    """A client of the account, as a role or as its owner."""
+    owner = {
+        "aws_access_key_id": paths.access_key_id,
+        "aws_secret_access_key": paths.secret_access_key,
+    }
     return boto3.client(
         service,
         endpoint_url=paths.endpoint_url,
         region_name=paths.region,
-        aws_access_key_id=paths.access_key_id,
-        aws_secret_access_key=paths.secret_access_key,
+        **(role.arguments() if role else owner),
         config=Config(retries={"mode": "standard", "max_attempts": attempts}, proxies={}),
     )
 
@@ -38,8 +42,8 @@ def client(paths: LocalPaths, service: str, *, attempts: int = 5) -> Any:
 class Storage:
     """Moves folders between S3 prefixes and this machine."""
 
-    def __init__(self, paths: LocalPaths) -> None:
-        self._s3 = client(paths, "s3", attempts=STORAGE_ATTEMPTS)
+    def __init__(self, paths: LocalPaths, role: RoleCredentials | None = None) -> None:
+        self._s3 = client(paths, "s3", role, attempts=STORAGE_ATTEMPTS)
 
     def download(self, uri: str, target: Path, *, may_be_empty: bool = False) -> None:
         """Every object below a prefix, or the one object that the URI names; raises ValueError when there is none."""
@@ -80,9 +84,11 @@ class Storage:
 class Logs:
     """Ships a growing file to a log stream. What can't be shipped now is shipped later: a job never fails for its log."""
 
-    def __init__(self, paths: LocalPaths, group: str, stream: str, file: Path) -> None:
+    def __init__(
+        self, paths: LocalPaths, role: RoleCredentials, *, group: str, stream: str, file: Path
+    ) -> None:
         # The job is being watched between two attempts, so none may take long.
-        self._logs = client(paths, "logs", attempts=1)
+        self._logs = client(paths, "logs", role, attempts=1)
         self._group, self._stream, self._file = group, stream, file
         self._offset = 0
         self._shipped_at = 0.0

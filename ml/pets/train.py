@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import signal
 import threading
@@ -190,6 +191,8 @@ def main(_arguments: Sequence[str] = ()) -> None:
     transformers_logging.disable_progress_bar()
     random.seed(settings["seed"])
     torch.manual_seed(settings["seed"])
+    # Threads that wait for one another all stand still when one is held up, so what else runs here gets a core.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
     pictures, labels, _ = transform.load(contract.channel("train"))
     watched, watched_labels, _ = transform.load(contract.channel("validation"))
     training = Training(settings, (pictures, labels), (watched, watched_labels))

@@ -14,7 +14,7 @@ from ml import contract
 from ml.pets.layout import SPLITS, LayoutError, Pet, image_of, read_annotations, told
 from ml.pets.pictures import LABELS, Array, PictureError, read
 
-LEAST_OF_EACH = 20
+LEAST_OF_EACH = 10
 MOST_UNREADABLE = 0.02
 FILE = "pictures.npz"
 

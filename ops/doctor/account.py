@@ -31,6 +31,9 @@ class Place(Protocol):
     def airflow(self) -> Any:
         """A logged-in client of Airflow's API."""
 
+    def recorded_permissions(self) -> dict[str, Any] | None:
+        """What roles did in the emulated account; None for an account of AWS."""
+
 
 @dataclass(frozen=True)
 class Account:

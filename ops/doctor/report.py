@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ops.doctor import broker, capacity, database, delivery, secrets, services
+from ops.doctor import broker, capacity, database, delivery, permissions, secrets, services
 from ops.doctor.check import Check, Outcome
 
 CHECKS: tuple[Check, ...] = (
@@ -15,6 +15,7 @@ CHECKS: tuple[Check, ...] = (
     *secrets.CHECKS,
     *delivery.CHECKS,
     *capacity.CHECKS,
+    *permissions.CHECKS,
 )
 MARKS = {"ok": "✓", "found": "✗", "skipped": "-", "blind": "?"}
 

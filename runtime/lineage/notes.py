@@ -10,6 +10,12 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
+def note_model_package(arn: str) -> None:
+    """Say that the task that calls it registered this version of a SageMaker model package group."""
+    group, _, version = arn.rpartition("/")
+    note(tags={"model_package_arn": arn, "model_name": group.rpartition("/")[2], "model_version": version})
+
+
 def note(
     *,
     tags: Mapping[str, object] | None = None,

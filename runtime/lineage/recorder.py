@@ -133,10 +133,11 @@ class Recorder:
                 continue
             state, end_ms = states.get(tags[names.KEY], ("failed", None))
             end_ms = end_ms or event["end_ms"]
-            self._tracking.log(run["info"]["run_id"], timestamp_ms=end_ms, tags={"state": state})
-            self._tracking.update_run(
-                run["info"]["run_id"], status=names.STATUSES.get(state, "KILLED"), end_ms=end_ms
-            )
+            status = names.STATUSES.get(state)
+            # One that still is what it was when the run was marked is about to be ended, and told by itself.
+            if status is not None:
+                self._tracking.log(run["info"]["run_id"], timestamp_ms=end_ms, tags={"state": state})
+            self._tracking.update_run(run["info"]["run_id"], status=status or "KILLED", end_ms=end_ms)
 
     # Tasks
 

@@ -7,6 +7,7 @@ https://mlflow.org/docs/latest/api_reference/rest-api.html
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -147,7 +148,7 @@ class Tracking:
             "run_id": run_id,
             "tags": _pairs(tags or {}),
             "metrics": [
-                {"key": key[:LONGEST_KEY], "value": value, "timestamp": timestamp_ms, "step": 0}
+                {"key": as_key(key), "value": value, "timestamp": timestamp_ms, "step": 0}
                 for key, value in (metrics or {}).items()
             ],
         }
@@ -156,7 +157,7 @@ class Tracking:
 
     def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         """Add parameters to a run, which never change: another value than before is refused."""
-        items = [{"key": key[:LONGEST_KEY], "value": value[:LONGEST_PARAM]} for key, value in params.items()]
+        items = [{"key": as_key(key), "value": value[:LONGEST_PARAM]} for key, value in params.items()]
         for start in range(0, len(items), MOST_PARAMS):
             self._call(
                 "POST",
@@ -202,4 +203,10 @@ class Tracking:
 
 
 def _pairs(tags: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"key": key[:LONGEST_KEY], "value": str(value)[:LONGEST_TAG]} for key, value in tags.items()]
+    return [{"key": as_key(key), "value": str(value)[:LONGEST_TAG]} for key, value in tags.items()]
+
+
+def as_key(name: str) -> str:
+    """A name as the server takes it, which keeps some as files: no odd characters, no way out of a folder."""
+    parts = re.sub(r"[^/\w.\- :]", "_", name).split("/")
+    return "/".join(part for part in parts if part not in ("", ".", ".."))[:LONGEST_KEY].rstrip("/")

@@ -77,7 +77,12 @@ def cluster(kind: str, job: Mapping[str, Any]) -> tuple[str, int]:
         config = job["TransformResources"]
     else:
         config = job["TrainingJobDefinition"]["ResourceConfig"]
-    return str(config["InstanceType"]), int(config["InstanceCount"])
+    # A job with preferences says which one it got; until then it is on its way to the first.
+    first = {**config, **config.get("InstancePreferences", [{}])[0]}
+    return (
+        str(config.get("SelectedInstanceType", first["InstanceType"])),
+        int(config.get("SelectedInstanceCount", first["InstanceCount"])),
+    )
 
 
 def billable_seconds(kind: str, job: Mapping[str, Any], now: datetime) -> int:
@@ -107,6 +112,15 @@ def places(kind: str, job: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     channels = [each["DataSource"].get("S3DataSource", {}) for each in holder.get("InputDataConfig", [])]
     model = job.get("ModelArtifacts", {}).get("S3ModelArtifacts")
     return [each["S3Uri"] for each in channels if "S3Uri" in each], [model] if model else []
+
+
+def lacks_capacity(job: Mapping[str, Any]) -> bool:
+    """Whether a described job ended because AWS had no instance for it.
+
+    Source: https://docs.aws.amazon.com/batch/latest/userguide/sm_job_stuck_in_runnable_capacity.html
+    """
+    waited_in_vain = job.get("SecondaryStatus") == "MaxWaitTimeExceeded" and "TrainingStartTime" not in job
+    return waited_in_vain or str(job.get("FailureReason", "")).startswith("CapacityError")
 
 
 def interruptions(job: Mapping[str, Any]) -> int:

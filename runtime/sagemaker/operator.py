@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import Any
 
-from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
-from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import (
-    AirflowException,
-    AirflowFailException,
-    AirflowTaskTimeout,
-    TaskDeferralTimeout,
-)
+from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout, TaskDeferralTimeout
 
 from runtime.lineage.notes import note
 from runtime.sagemaker import requests
-from runtime.sagemaker.jobs import RETRIES, Job
-from runtime.sagemaker.kinds import KINDS, billable_seconds, cluster, places
+from runtime.sagemaker.jobs import Job
+from runtime.sagemaker.kinds import KINDS, billable_seconds, cluster, lacks_capacity, places
+from runtime.sagemaker.owner import SageMakerOwner
 from runtime.sagemaker.ownership import Claim, decide, first_free, is_active
 from runtime.sagemaker.progress import DeadlineError, Watched
-from runtime.sagemaker.spend import spent_this_month
-from runtime.sagemaker.trigger import TIMED_OUT, SageMakerJobTrigger, follow_with_hooks, task_state
+from runtime.sagemaker.trigger import TIMED_OUT, SageMakerJobTrigger, follow_with_hooks
 from runtime.settings import WorkflowSettings, job_name, tags, workflow_settings
 
 # A job may wait for its instance, upload its model and report before it is seen to have ended.
 SLACK_SECONDS = 1800
-# SIGKILL follows a task's SIGTERM after five seconds.
-STATE_SECONDS = 2
-# States in which a SIGTERM came from a worker that leaves, and not from a user.
-STILL_RUNNING = frozenset({"running", "queued", "scheduled", "deferred"})
 
 
-class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
+class SageMakerJobOperator(SageMakerOwner):
     """Runs a SageMaker job that ends with its task and is never paid twice.
 
     A retry, a lost worker, and a restart of scheduler or triggerer go on with the job that is there. A clear, a mark,
@@ -49,6 +35,8 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         and tags; `StoppingCondition.MaxRuntimeInSeconds` is required
     :param op_kwargs: templated keyword arguments of `request`
     :param spot: train on spot instances; the request needs a `CheckpointConfig`
+    :param instance_fallbacks: instance types to take when the request's has no capacity, in this order, at most four;
+        on demand SageMaker chooses, on spot the task submits the next one
     :param deferrable: wait in the triggerer, or hold a worker's slot
     :param aws_conn_id: Airflow's connection to AWS
 
@@ -65,39 +53,37 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         request: Callable[..., dict[str, Any]],
         op_kwargs: Mapping[str, Any],
         spot: bool = False,
-        deferrable: bool = True,
-        aws_conn_id: str | None = "aws_default",
+        instance_fallbacks: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
-        # Each key of the result is an XCom of its own: `operator.output["model_uri"]`.
-        super().__init__(multiple_outputs=True, **kwargs)
+        super().__init__(**kwargs)
         if kind not in KINDS:
             raise ValueError(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
         self.kind = kind
         self.request = request
         self.op_kwargs = op_kwargs
         self.spot = spot
-        self.deferrable = deferrable
-        self.aws_conn_id = aws_conn_id
+        self.instance_fallbacks = instance_fallbacks
         self._owned: Job | None = None
-        self._instance: Any = None
-
-    @cached_property
-    def client(self) -> Any:
-        """boto3's client, which retries with jitter."""
-        return SageMakerHook(aws_conn_id=self.aws_conn_id, config=RETRIES).get_conn()
 
     # The task's life
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Take or start the job, then wait for its end."""
-        started_at = time.time()
+        timeout = self.execution_timeout
+        return self._run(context, deadline=time.time() + timeout.total_seconds() if timeout else None)
+
+    def _run(self, context: Any, *, deadline: float | None) -> dict[str, Any]:
         settings = workflow_settings()
         request = {**self.request(settings, **self.op_kwargs), "Tags": tags(context)}
         request = requests.in_vpc(self.kind, request, settings)
         requests.check_limit(self.kind, request, settings)
+        fallbacks = self.instance_fallbacks
+        types = requests.instance_types(self.kind, request, fallbacks) if fallbacks else []
         if self.spot:
             request = requests.with_spot(self.kind, request)
+        elif types:
+            request = requests.with_preferences(self.kind, request, types)
         longest = requests.longest_seconds(self.kind, request, settings)
         self._instance = context["ti"]
         try:
@@ -106,7 +92,7 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
                 tags={"sagemaker_job_name": job.name, "sagemaker_job_kind": self.kind},
                 instance=self._instance,
             )
-            watched = self._watched(job, request, settings, started_at=started_at, longest_seconds=longest)
+            watched = self._watched(job, request, settings, deadline=deadline, longest_seconds=longest)
             if self.deferrable:
                 self.defer(
                     trigger=SageMakerJobTrigger(
@@ -120,9 +106,9 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
                 self.log.info("started %s job %s", self.kind, job.name)
             status = asyncio.run(follow_with_hooks(watched, self.aws_conn_id, self.log.info))
         except (AirflowTaskTimeout, DeadlineError) as error:
-            self._stop("execution time-out")
+            self._give_up("execution time-out")
             raise AirflowTaskTimeout("the SageMaker job is told to stop: the task's time is up") from error
-        return self._take_end(job, status)
+        return self._end_or_next(context, job, status, deadline=deadline)
 
     def resume(self, context: Any, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Take the job's end: what it made, or the reason why it failed."""
@@ -133,7 +119,16 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         self._owned = Job(self.client, self.kind, event["name"])
         if event["status"] == TIMED_OUT:
             raise AirflowTaskTimeout(f"{self.kind} job {event['name']} was told to stop: execution time-out")
-        return self._take_end(self._owned, event["status"])
+        return self._end_or_next(context, self._owned, event["status"], deadline=event.get("deadline"))
+
+    def _end_or_next(self, context: Any, job: Job, status: str, *, deadline: float | None) -> dict[str, Any]:
+        """The job's end, unless there was no spot capacity for it and another instance type is left to try."""
+        if self.spot and self.instance_fallbacks and status != "Completed":
+            claim = Claim.read(context["task_state_store"])
+            left = claim is not None and claim.instance < len(self.instance_fallbacks)
+            if left and lacks_capacity(job.describe() or {}):
+                return self._run(context, deadline=deadline)
+        return self._take_end(job, status)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any) -> Any:
         """As Airflow's, and a deferral that took too long takes its job with it."""
@@ -143,22 +138,13 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
             claim = Claim.read(context["task_state_store"])
             if claim is not None:
                 self._owned = Job(self.client, self.kind, claim.name)
-                self._stop("the deferral took longer than the job may")
+                self._give_up("the deferral took longer than the job may")
             raise
 
-    def on_kill(self) -> None:
-        """Stop the job when a user or a time-out has ended the task, and let it go on when only the worker leaves."""
-        if self._owned is None:
-            return
-        state = self._state_now()
-        if state is None or state in STILL_RUNNING:
-            self.log.info(
-                "job %s goes on: the task is %s, so a retry takes it over",
-                self._owned.name,
-                state or "unknown",
-            )
-            return
-        self._stop(f"the task was ended while it ran: it is now {state}")
+    @property
+    def owned_name(self) -> str | None:
+        """The job's name."""
+        return None if self._owned is None else self._owned.name
 
     # The job
 
@@ -168,7 +154,7 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         """The job that is this task's from here on, and the request to submit unless it is there already."""
         store, max_tries = context["task_state_store"], context["ti"].max_tries
         claim = Claim.read(store)
-        start = 1
+        start, instance = 1, 0
         if claim is not None:
             job = self._owned = Job(self.client, self.kind, claim.name)
             decision = decide(claim, job.status(), max_tries=max_tries)
@@ -178,8 +164,10 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
             if decision.action == "take":
                 return job, None
             if decision.action == "submit":
-                return job, self._submission(request, settings, number=claim.number)
+                return job, self._submission(request, settings, number=claim.number, instance=claim.instance)
             start = claim.number + 1
+            if claim.max_tries == max_tries:
+                instance = claim.instance + int(lacks_capacity(job.describe() or {}))
             self._end(job, decision.reason)
 
         def name_of(number: int) -> str:
@@ -192,15 +180,19 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
             return status
 
         number = first_free(name_of, status_of, start=start)
-        claim = Claim(name_of(number), number, max_tries)
+        claim = Claim(name_of(number), number, max_tries, instance % (1 + len(self.instance_fallbacks)))
         claim.write(store)
         self._owned = Job(self.client, self.kind, claim.name)
-        return self._owned, self._submission(request, settings, number=number)
+        submission = self._submission(request, settings, number=number, instance=claim.instance)
+        return self._owned, submission
 
     def _submission(
-        self, request: dict[str, Any], settings: WorkflowSettings, *, number: int
+        self, request: dict[str, Any], settings: WorkflowSettings, *, number: int, instance: int
     ) -> dict[str, Any]:
         self._refuse_over_budget(settings)
+        if self.spot and self.instance_fallbacks:
+            types = requests.instance_types(self.kind, request, self.instance_fallbacks)
+            request = requests.with_instance_type(self.kind, request, types[instance])
         return {**request, "Tags": [*request["Tags"], {"Key": "updraft:job-number", "Value": str(number)}]}
 
     def _end(self, job: Job, reason: str) -> None:
@@ -208,24 +200,10 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         job.stop(by="airflow", reason=reason)
         job.wait_until_ended()
 
-    def _stop(self, reason: str) -> None:
+    def _give_up(self, reason: str) -> None:
         job, self._owned = self._owned, None
         if job is not None and job.stop(by="airflow", reason=reason):
             self.log.info("job %s is told to stop: %s", job.name, reason)
-
-    def _refuse_over_budget(self, settings: WorkflowSettings) -> None:
-        prefix = f"{os.environ['UPDRAFT_PROJECT']}-{os.environ['UPDRAFT_ENVIRONMENT']}"
-        spent, unpriced = spent_this_month(
-            self.client, prefix=prefix, prices=settings.usd_per_hour, now=datetime.now(UTC)
-        )
-        if unpriced:
-            self.log.warning("not in the budget, since they have no price: %s", ", ".join(unpriced))
-        if spent >= settings.monthly_budget_usd:
-            raise AirflowFailException(
-                f"no job is started: SageMaker jobs of {prefix} have cost ${spent:.2f} this month, and "
-                f"workflows.monthly_budget_usd is {settings.monthly_budget_usd}; raise it and deploy, "
-                "or wait for the next month. ./updraft jobs lists what was paid for"
-            )
 
     def _watched(
         self,
@@ -233,19 +211,21 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
         request: dict[str, Any],
         settings: WorkflowSettings,
         *,
-        started_at: float,
+        deadline: float | None,
         longest_seconds: int,
     ) -> Watched:
-        limits = [started_at + self.execution_timeout.total_seconds()] if self.execution_timeout else []
+        limits = [] if deadline is None else [deadline]
         if self.kind == "transform":
-            limits.append(started_at + longest_seconds)
+            limits.append(time.time() + longest_seconds)
         instance_type, _ = cluster(self.kind, request)
+        # Which type a job with fallbacks gets is known later than this.
+        price = None if self.instance_fallbacks else settings.usd_per_hour.get(instance_type)
         return Watched(
             kind=self.kind,
             name=job.name,
             poll_seconds=settings.poll_seconds,
             deadline=min(limits) if limits else None,
-            usd_per_hour=settings.usd_per_hour.get(instance_type),
+            usd_per_hour=price,
         )
 
     def _take_end(self, job: Job, status: str) -> dict[str, Any]:
@@ -272,22 +252,6 @@ class SageMakerJobOperator(BaseOperator):  # type: ignore[misc]
             destinations=destinations if description[KINDS[self.kind].status_key] == "Completed" else (),
             instance=self._instance,
         )
-
-    def _state_now(self) -> str | None:
-        """This task's state in Airflow's database; `removed` when it was deleted, None when it can't be read in time.
-
-        Read in a thread of its own: the signal may have come while this one holds the line to the supervisor.
-        """
-        instance, found = self._instance, []
-
-        def read() -> None:
-            state = task_state(instance.dag_id, instance.run_id, instance.task_id, instance.map_index)
-            found.append(state or "removed")
-
-        reader = threading.Thread(target=read, daemon=True)
-        reader.start()
-        reader.join(STATE_SECONDS)
-        return found[0] if found else None
 
 
 def results(kind: str, job: Mapping[str, Any], client: Any) -> dict[str, Any]:

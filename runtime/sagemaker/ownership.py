@@ -18,11 +18,15 @@ STATE_KEY = "sagemaker_job"
 
 @dataclass(frozen=True)
 class Claim:
-    """A job's name, its number among the jobs of this task instance, and `max_tries` when it was claimed."""
+    """A job's name, its number among the jobs of this task instance, and `max_tries` when it was claimed.
+
+    `instance` counts the instance types that had no capacity for the jobs before it.
+    """
 
     name: str
     number: int
     max_tries: int
+    instance: int = 0
 
     @classmethod
     def read(cls, store: Any) -> Claim | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runtime.settings import WorkflowSettings
 
 # Spot capacity may take this many times the run itself, waiting and interruptions included.
 SPOT_WAIT_FACTOR = 2
+MOST_INSTANCE_TYPES = 5
 
 
 def in_vpc(kind: str, request: Mapping[str, Any], settings: WorkflowSettings) -> dict[str, Any]:
@@ -51,6 +52,43 @@ def with_spot(kind: str, request: Mapping[str, Any]) -> dict[str, Any]:
         "EnableManagedSpotTraining": True,
         "StoppingCondition": {"MaxWaitTimeInSeconds": wait, **condition},
     }
+
+
+def instance_types(kind: str, request: Mapping[str, Any], fallbacks: Sequence[str]) -> list[str]:
+    """The instance types to try, in order; raises ValueError for a job or a list that can't have them."""
+    if kind not in ("training", "processing"):
+        raise ValueError(f"instance_fallbacks: a {kind} job has none; training and processing jobs can have")
+    types = [_cluster(kind, request)["InstanceType"], *fallbacks]
+    if len(types) > MOST_INSTANCE_TYPES or len(set(types)) < len(types):
+        raise ValueError(
+            f"instance_fallbacks: {', '.join(types)} came; SageMaker takes at most {MOST_INSTANCE_TYPES} types, "
+            "each once, the request's own included"
+        )
+    return types
+
+
+def with_preferences(kind: str, request: Mapping[str, Any], types: Sequence[str]) -> dict[str, Any]:
+    """The request on the first of several types that has capacity, which SageMaker finds by itself on demand."""
+    cluster = {key: value for key, value in _cluster(kind, request).items() if key != "InstanceType"}
+    preferences = [{"InstanceType": each} for each in types]
+    return _with_cluster(kind, request, {**cluster, "InstancePreferences": preferences})
+
+
+def with_instance_type(kind: str, request: Mapping[str, Any], instance_type: str) -> dict[str, Any]:
+    """The request on another instance type."""
+    return _with_cluster(kind, request, {**_cluster(kind, request), "InstanceType": instance_type})
+
+
+def _cluster(kind: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    holder = request["ProcessingResources"] if kind == "processing" else request
+    cluster: dict[str, Any] = holder["ClusterConfig" if kind == "processing" else "ResourceConfig"]
+    return cluster
+
+
+def _with_cluster(kind: str, request: Mapping[str, Any], cluster: dict[str, Any]) -> dict[str, Any]:
+    if kind == "processing":
+        return {**request, "ProcessingResources": {"ClusterConfig": cluster}}
+    return {**request, "ResourceConfig": cluster}
 
 
 def check_limit(kind: str, request: Mapping[str, Any], settings: WorkflowSettings) -> None:

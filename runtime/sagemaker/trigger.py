@@ -1,4 +1,7 @@
-"""Starts and follows a deferred task's job, and stops it when a user or a time-out has ended the task."""
+"""Starts and follows a deferred task's job, and stops it when a user or a time-out has ended the task.
+
+`SageMakerTrigger` is what every trigger here has in common: it tells a task that was ended from one that still waits.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,46 @@ STATE_SECONDS = 22
 _is_warm = False
 
 
-class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
-    """Streams a job's progress into the task's log and fires once, with `name` and `status`.
+class SageMakerTrigger(BaseTrigger):  # type: ignore[misc]
+    """Gives up what its task owns, by `name`, when the task was ended while it was deferred."""
+
+    name: str
+
+    async def on_kill(self) -> None:
+        """Give up what the task owns unless it still waits for it.
+
+        Airflow calls this for every trigger that has left this triggerer, also when another one has taken it over.
+        """
+        try:
+            state = await asyncio.wait_for(self._task_state(), STATE_SECONDS)
+        except Exception as error:
+            self.log.warning("%s goes on: the task's state is unknown: %r", self.name, error)
+            return
+        if state == "deferred":
+            self.log.info("%s goes on: another triggerer follows it", self.name)
+            return
+        await self._give_up(f"the task was ended while it was deferred: it is now {state or 'cleared'}")
+
+    async def _give_up(self, reason: str) -> None:
+        raise NotImplementedError
+
+    async def _warm_up(self) -> None:
+        """The triggerer's first question for a state takes it many seconds; a kill must not be the one to wait."""
+        global _is_warm
+        if not _is_warm:
+            _is_warm = True
+            with contextlib.suppress(Exception):
+                await self._task_state()
+
+    async def _task_state(self) -> str | None:
+        instance = self.task_instance
+        return await asyncio.to_thread(
+            task_state, instance.dag_id, instance.run_id, instance.task_id, instance.map_index
+        )
+
+
+class SageMakerJobTrigger(SageMakerTrigger):
+    """Streams a job's progress into the task's log and fires once, with `name`, `status` and `deadline`.
 
     `status` is SageMaker's, or `TimedOut` when `deadline` came first; the job has been asked to stop then. With a
     `request` it submits the job first, unless it is there: a task that is ended in the moment of its deferral has
@@ -43,6 +84,7 @@ class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
         super().__init__()
         self.request = request
         self._submission: asyncio.Task[None] | None = None
+        self.name = name
         self.watched = Watched(kind, name, poll_seconds, deadline, usd_per_hour)
         self.aws_conn_id = aws_conn_id
 
@@ -60,11 +102,11 @@ class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
             await self.submit()
             status = await follow_with_hooks(self.watched, self.aws_conn_id, self.log.info)
         except DeadlineError:
-            await self._stop("execution time-out")
+            await self._give_up("execution time-out")
             status = TIMED_OUT
         finally:
             warm_up.cancel()
-        yield TriggerEvent({"name": self.watched.name, "status": status})
+        yield TriggerEvent({"name": self.name, "status": status, "deadline": self.watched.deadline})
 
     async def submit(self) -> None:
         """Create the job that `request` asks for; raises SubmissionError."""
@@ -72,39 +114,10 @@ class SageMakerJobTrigger(BaseTrigger):  # type: ignore[misc]
             self._submission = asyncio.create_task(asyncio.to_thread(self._submit_now, self.request))
             await asyncio.shield(self._submission)
 
-    async def on_kill(self) -> None:
-        """Stop the job unless the task still waits for it.
-
-        Airflow calls this for every trigger that has left this triggerer, also when another one has taken it over.
-        """
-        try:
-            state = await asyncio.wait_for(self._task_state(), STATE_SECONDS)
-        except Exception as error:
-            self.log.warning("%s goes on: the task's state is unknown: %r", self.watched.name, error)
-            return
-        if state == "deferred":
-            self.log.info("%s goes on: another triggerer follows it", self.watched.name)
-            return
+    async def _give_up(self, reason: str) -> None:
         if self._submission is not None and not self._submission.done():
             # A request that is on its way may yet be accepted.
             await asyncio.wait([self._submission])
-        await self._stop(f"the task was ended while it was deferred: it is now {state or 'cleared'}")
-
-    async def _warm_up(self) -> None:
-        """The triggerer's first question for a state takes it many seconds; a kill must not be the one to wait."""
-        global _is_warm
-        if not _is_warm:
-            _is_warm = True
-            with contextlib.suppress(Exception):
-                await self._task_state()
-
-    async def _task_state(self) -> str | None:
-        instance = self.task_instance
-        return await asyncio.to_thread(
-            task_state, instance.dag_id, instance.run_id, instance.task_id, instance.map_index
-        )
-
-    async def _stop(self, reason: str) -> None:
         await asyncio.to_thread(self._stop_now, reason)
 
     def _job(self) -> Job:

@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
+from stacks.aws_rules import reference
 from stacks.aws_rules.templates import Finding, Resource, Templates, as_list
 
 # Actions for which AWS has no resource, from the service authorization reference; a condition narrows those with True.
@@ -28,12 +29,16 @@ WITHOUT_RESOURCE = {
     "ec2:DescribeVpcs": False,
     "ec2:UnassignPrivateIpAddresses": False,
     "ecr:GetAuthorizationToken": False,
+    "ecs:DeregisterTaskDefinition": False,
     "ecs:DescribeTaskDefinition": False,
     "ecs:DescribeTasks": True,
     "ecs:DiscoverPollEndpoint": False,
     "ecs:ListServices": True,
     "ecs:ListTasks": True,
+    "events:ListRules": False,
+    "sagemaker:ListEndpoints": False,
     "sagemaker:ListHyperParameterTuningJobs": False,
+    "sagemaker:ListNotebookInstances": False,
     "sagemaker:ListProcessingJobs": False,
     "sagemaker:ListTrainingJobs": False,
     "sagemaker:ListTransformJobs": False,
@@ -48,6 +53,58 @@ MANAGED = {
     "service-role/AWSLambdaBasicExecutionRole",
     "service-role/AmazonRDSEnhancedMonitoringRole",
     "service-role/AmazonEC2ContainerServiceforEC2Role",
+}
+# https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html
+JOB_ACTIONS = (
+    "cloudwatch:PutMetricData",
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:BatchGetImage",
+    "ecr:GetAuthorizationToken",
+    "ecr:GetDownloadUrlForLayer",
+    "logs:CreateLogStream",
+    "logs:PutLogEvents",
+    "s3:GetObject",
+    "s3:ListBucket",
+    "s3:PutObject",
+)
+JOB_NETWORK_ACTIONS = (
+    "ec2:CreateNetworkInterface",
+    "ec2:CreateNetworkInterfacePermission",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DeleteNetworkInterfacePermission",
+    "ec2:DescribeDhcpOptions",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpcs",
+)
+# https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
+FUNCTION_NETWORK_ACTIONS = (
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+)
+# What a reference to a resource of CloudFormation can be to IAM, by the service in its type.
+SERVICES = {
+    "AutoScaling": ("autoscaling",),
+    "CodeDeploy": ("codedeploy",),
+    "ECR": ("ecr",),
+    "ECS": ("ecs",),
+    "EFS": ("elasticfilesystem",),
+    "IAM": ("iam", "sts"),
+    "KMS": ("kms",),
+    "Lambda": ("lambda",),
+    "Logs": ("logs",),
+    "RDS": ("rds",),
+    "S3": ("s3",),
+    "SNS": ("sns",),
+    "SQS": ("sqs",),
+    "SageMaker": ("sagemaker",),
+    "SecretsManager": ("secretsmanager",),
+    "StepFunctions": ("states",),
 }
 POLICIES = ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")
 ROLE = "AWS::IAM::Role"
@@ -129,6 +186,82 @@ def no_wildcard(templates: Templates) -> Iterator[Finding]:
                 yield statement.policy.finding(
                     "IAM-RESOURCE", f"allows {action} without a condition", "Narrow it by a condition key"
                 )
+
+
+def grants_apply(templates: Templates) -> Iterator[Finding]:
+    """A grant that no request can match is a permission that is missing, and looks as if it were there."""
+    for statement in statements(templates):
+        resources = [templates.text(statement.policy.stack, item) for item in statement.resources]
+        for action in (action for action in statement.actions if "*" not in action):
+            if not reference.is_action(action):
+                yield statement.policy.finding(
+                    "IAM-NO-ACTION",
+                    f"allows {action}, which AWS doesn't know",
+                    "IAM's names differ from the API's now and then: see the service authorization reference",
+                )
+            elif "*" in resources:
+                continue
+            elif not reference.takes_resource(action):
+                yield statement.policy.finding(
+                    "IAM-GRANT",
+                    f"allows {action} on {', '.join(resources)}, but it takes no resource",
+                    "AWS answers AccessDenied: allow it on * in a statement of its own",
+                )
+            elif not any(_can_be(templates, action, resource) for resource in resources):
+                yield statement.policy.finding(
+                    "IAM-GRANT",
+                    f"allows {action} on {', '.join(resources)}, none of which is a resource of it",
+                    "AWS answers AccessDenied: name what the action works on",
+                )
+
+
+def _can_be(templates: Templates, action: str, resource: str) -> bool:
+    """Whether an action can be done on what a statement names; what isn't known yet may be anything of its service."""
+    referred = templates.referred(resource)
+    if referred is not None:
+        return action.partition(":")[0] in SERVICES.get(referred.type.split("::")[1], ()) and (
+            _fits_in_bucket(action, resource)
+        )
+    patterns = reference.resource_patterns(action)
+    told = re.sub(r"<[^>]*>|\$\{[^}]*\}", "/", resource)
+    return _fits_in_bucket(action, resource) and (
+        not patterns or any(_same_arn(told, pattern) for pattern in patterns)
+    )
+
+
+def _fits_in_bucket(action: str, resource: str) -> bool:
+    """S3's actions are on a bucket or on its objects: a grant of the one on the other never applies."""
+    if not action.startswith("s3:"):
+        return True
+    kinds = reference.resource_kinds(action)
+    has_key = "/" in re.sub(r"<[^>]*>", "", resource)
+    return (
+        ("object" in kinds and has_key)
+        or ("bucket" in kinds and not has_key)
+        or not {"object", "bucket"} & kinds
+    )
+
+
+def _same_arn(one: str, other: str) -> bool:
+    """Whether two patterns of ARNs have an ARN in common; a free part ends at its colon."""
+    parts = one.split(":", 5), other.split(":", 5)
+    return len(parts[0]) == len(parts[1]) and all(_overlap(a, b) for a, b in zip(*parts, strict=True))
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether some text matches both patterns, each with `*` for any text."""
+
+    @cache
+    def from_here(i: int, j: int) -> bool:
+        if i == len(one) and j == len(other):
+            return True
+        if i < len(one) and one[i] == "*":
+            return from_here(i + 1, j) or (j < len(other) and from_here(i, j + 1))
+        if j < len(other) and other[j] == "*":
+            return from_here(i, j + 1) or (i < len(one) and from_here(i + 1, j))
+        return i < len(one) and j < len(other) and one[i] == other[j] and from_here(i + 1, j + 1)
+
+    return from_here(0, 0)
 
 
 def managed_policies(templates: Templates) -> Iterator[Finding]:
@@ -248,6 +381,29 @@ def database_log_in(templates: Templates) -> Iterator[Finding]:
                 )
 
 
+def job_grants(templates: Templates) -> Iterator[Finding]:
+    """What SageMaker does with the role that a job is given, before the job's program starts."""
+    settings = " ".join(
+        templates.text(parameter.stack, parameter.properties.get("Value"))
+        for parameter in templates.of("AWS::SSM::Parameter")
+    )
+    wanted = JOB_ACTIONS + (JOB_NETWORK_ACTIONS if '"subnet_ids"' in settings else ())
+    passed = {
+        role
+        for statement in statements(templates)
+        if "iam:PassRole" in statement.actions and "sagemaker.amazonaws.com" in json.dumps(statement.body)
+        for item in statement.resources
+        if (role := templates.target(statement.policy.stack, item)) is not None
+    }
+    for role in passed:
+        for action in (action for action in wanted if not allowed(templates, role, action)):
+            yield role.finding(
+                "SAGEMAKER-ROLE",
+                f"is given to jobs, but may not {action}",
+                "The job fails before its program starts: allow it",
+            )
+
+
 def lambda_grants(templates: Templates) -> Iterator[Finding]:
     """A function writes its own log group, and in a VPC makes its network interfaces."""
     for function in templates.of("AWS::Lambda::Function"):
@@ -256,10 +412,20 @@ def lambda_grants(templates: Templates) -> Iterator[Finding]:
             continue
         if not allowed(templates, role, "logs:PutLogEvents"):
             yield function.finding("LAMBDA-LOGS", "may not write its log", "Allow logs:PutLogEvents")
-        if "VpcConfig" in function.properties and not allowed(templates, role, "ec2:CreateNetworkInterface"):
-            yield function.finding(
-                "LAMBDA-VPC", "may not make its network interfaces", "Allow ec2:CreateNetworkInterface"
-            )
+        for action in FUNCTION_NETWORK_ACTIONS if "VpcConfig" in function.properties else ():
+            if not allowed(templates, role, action):
+                yield function.finding(
+                    "LAMBDA-VPC", "may not manage its network interfaces", f"Allow {action}"
+                )
 
 
-RULES = (no_wildcard, managed_policies, trust, pass_role, database_log_in, lambda_grants)
+RULES = (
+    no_wildcard,
+    grants_apply,
+    managed_policies,
+    trust,
+    pass_role,
+    database_log_in,
+    job_grants,
+    lambda_grants,
+)

@@ -108,6 +108,11 @@ class Templates:
             for item in value:
                 yield from self.targets(stack, item)
 
+    def referred(self, text: str) -> Resource | None:
+        """The resource with whose reference a `text` begins."""
+        match = re.match(r"<([^/>]+)/([^.>]+)\.", text)
+        return self._resources.get((match[1], match[2])) if match else None
+
     def text(self, stack: str, value: Any) -> str:
         """A value as one string; a reference becomes `<stack/LogicalId.Attribute>`, a pseudo parameter its name."""
         if isinstance(value, str):

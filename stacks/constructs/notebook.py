@@ -90,6 +90,9 @@ class Notebook(Construct):
             security_group_ids=[network.groups.jobs.security_group_id],
             direct_internet_access="Disabled",
             root_access="Disabled",
+            instance_metadata_service_configuration=sagemaker.CfnNotebookInstance.InstanceMetadataServiceConfigurationProperty(
+                minimum_instance_metadata_service_version="2"
+            ),
             platform_identifier="notebook-al2023-v1",
             volume_size_in_gb=VOLUME_GIB,
             lifecycle_config_name=lifecycle.attr_notebook_instance_lifecycle_config_name,

@@ -50,6 +50,8 @@ class PrivateBucket(Construct):
                 )
             ],
         )
+        if takes_access_logs:
+            waive(self.bucket, "It takes the access logs: its own would each make another one", "CKV_AWS_18")
         if access_logs is None and not takes_access_logs:
             waive(
                 self.bucket,

@@ -1,4 +1,4 @@
-"""The Lambda that stops SageMaker jobs without an owner, its schedule, and where it tells what it did."""
+"""The Lambda that ends what has no owner on SageMaker, its schedule, and where it tells what it did."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ class Reaper(Construct):
             display_name=f"{config.prefix} SageMaker jobs",
             email=config.workflows.alarm_email,
         )
+        notebook = config.workflows.notebook
         self.function = PythonFunction(
             self,
             "Function",
@@ -67,6 +68,7 @@ class Reaper(Construct):
                 "UPDRAFT_ENVIRONMENT": config.environment,
                 "UPDRAFT_TOPIC_ARN": self.topic.topic_arn,
                 "UPDRAFT_GRACE_SECONDS": str(GRACE.to_seconds()),
+                "UPDRAFT_NOTEBOOK_HOURS": str(notebook.longest_hours if notebook else 0),
                 "UPDRAFT_DRY_RUN": "false",
                 "UPDRAFT_DATABASE_HOST": storage.database.db_instance_endpoint_address,
                 "UPDRAFT_DATABASE_PORT": storage.database.db_instance_endpoint_port,
@@ -99,31 +101,54 @@ class Reaper(Construct):
         storage.database.grant_connect(self.function, METRICS_DATABASE_USER)
         self.topic.grant_publish(self.function)
         stack = cdk.Stack.of(self)
-        owned = [
-            stack.format_arn(service="sagemaker", resource=kind, resource_name=f"{config.prefix}-*")
-            for kind in STOPPABLE
-        ]
+
+        def arn(kind: str) -> str:
+            return stack.format_arn(service="sagemaker", resource=kind, resource_name=f"{config.prefix}-*")
+
+        owned = [arn(kind) for kind in STOPPABLE]
+        has_notebook = config.workflows.notebook is not None
+        lists = [*STOPPABLE.values(), "Endpoint", *(["NotebookInstance"] if has_notebook else [])]
+        stops = [f"sagemaker:Stop{words}" for words in STOPPABLE.values()]
+        endpoints, configs = arn("endpoint"), arn("endpoint-config")
+        notebooks = [arn("notebook-instance")] if has_notebook else []
+        ours = {
+            "StringEquals": {
+                "aws:ResourceTag/updraft:project": config.project,
+                "aws:ResourceTag/updraft:environment": config.environment,
+            }
+        }
         for statement in (
             # SageMaker has no narrower resource for its lists.
+            iam.PolicyStatement(actions=[f"sagemaker:List{words}s" for words in lists], resources=["*"]),
+            iam.PolicyStatement(actions=["sagemaker:ListTags"], resources=[*owned, endpoints, *notebooks]),
             iam.PolicyStatement(
-                actions=[f"sagemaker:List{words}s" for words in STOPPABLE.values()], resources=["*"]
-            ),
-            iam.PolicyStatement(actions=["sagemaker:ListTags"], resources=owned),
-            iam.PolicyStatement(
-                actions=["sagemaker:AddTags"] + [f"sagemaker:Stop{words}" for words in STOPPABLE.values()],
+                actions=["sagemaker:AddTags", "sagemaker:UpdateTrainingJob", *stops],
                 resources=owned,
-                conditions={
-                    "StringEquals": {
-                        "aws:ResourceTag/updraft:project": config.project,
-                        "aws:ResourceTag/updraft:environment": config.environment,
-                    }
-                },
+                conditions=ours,
+            ),
+            iam.PolicyStatement(actions=["sagemaker:DescribeEndpoint"], resources=[endpoints]),
+            iam.PolicyStatement(
+                actions=["sagemaker:AddTags", "sagemaker:DeleteEndpoint", "sagemaker:UpdateEndpoint"],
+                resources=[endpoints],
+                conditions=ours,
+            ),
+            # What an endpoint goes back to may be a configuration that others made, without our tags.
+            iam.PolicyStatement(
+                actions=["sagemaker:UpdateEndpoint", "sagemaker:DeleteEndpointConfig"], resources=[configs]
+            ),
+            *(
+                iam.PolicyStatement(
+                    actions=["sagemaker:AddTags", "sagemaker:StopNotebookInstance"],
+                    resources=[each],
+                    conditions=ours,
+                )
+                for each in notebooks
             ),
         ):
             self.function.add_to_role_policy(statement)
         waive(
             policy_of(self.function.role),
-            "Jobs are named with the environment's prefix, and SageMaker's lists and network interfaces take no "
+            "Jobs and endpoints are named with the environment's prefix, and SageMaker's lists and network interfaces take no "
             "resource",
             "AwsSolutions-IAM5",
         )

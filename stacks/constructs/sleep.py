@@ -12,7 +12,7 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from stacks.config import EnvironmentConfig
-from stacks.constructs.python_function import PythonFunction
+from stacks.constructs.python_function import PythonFunction, allow_parameter
 from stacks.waivers import policy_of, waive
 
 # Every stack, the ones that an environment may not have included.
@@ -100,9 +100,9 @@ class Sleep(Construct):
         )
         waive(
             policy_of(self.function.role),
-            "This environment's services, tasks, rules and stacks, whose ids aren't known before; listing rules; and "
-            "what takes no resource: ecs:ListServices and ecs:ListTasks (within the cluster), ec2:DescribeInstances, "
-            "SageMaker's lists",
+            "This environment's services, tasks, rules and stacks, whose ids aren't known before; and what takes no "
+            "resource: ecs:ListServices and ecs:ListTasks (within the cluster), ec2:DescribeInstances, "
+            "events:ListRules, SageMaker's lists",
             "AwsSolutions-IAM5",
         )
 
@@ -116,8 +116,7 @@ class Sleep(Construct):
                 string_value=value,
                 description=f"Sleep: {name}",
             )
-            parameter.grant_read(self.function)
-            parameter.grant_write(self.function)
+            allow_parameter(self.function, parameter)
 
     def _build_schedules(self) -> None:
         role = iam.Role(
@@ -202,10 +201,8 @@ class Sleep(Construct):
         ]
         return [
             iam.PolicyStatement(actions=["events:EnableRule", "events:DisableRule"], resources=[rules]),
-            iam.PolicyStatement(
-                actions=["events:ListRules"],
-                resources=[stack.format_arn(service="events", resource="rule", resource_name="*")],
-            ),
+            # AWS documents no resource for listing rules.
+            iam.PolicyStatement(actions=["events:ListRules"], resources=["*"]),
             iam.PolicyStatement(actions=["codedeploy:ListDeployments"], resources=[group]),
             iam.PolicyStatement(actions=["cloudformation:DescribeStacks"], resources=stacks),
             # AWS has nothing narrower for listing jobs.

@@ -83,6 +83,7 @@ class Tasks:
             definition | changed,
             address="127.77.0.9",
             secrets={"DATABASE_PASSWORD": "very secret"},
+            credentials={},
         )
         self.started.append(container)
         return container

@@ -76,6 +76,12 @@ def test_every_mistake_is_named_at_once() -> None:
         parse(b'{"sleep": 1, "ssm_throttled_share": 2, "agent_dies_in": "Nowhere"}')
 
 
+def test_types_without_capacity_are_a_list() -> None:
+    assert parse(b'{"without_capacity": ["ml.g5.xlarge"]}').without_capacity == ("ml.g5.xlarge",)
+    with pytest.raises(ValueError, match="without_capacity: a list of instance types"):
+        parse(b'{"without_capacity": "ml.g5.xlarge"}')
+
+
 @pytest.mark.parametrize("body", [b"[]", b"{", b'{"efs_delay_seconds": true}', b'{"efs_delay_seconds": "1"}'])
 def test_garbage_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):

@@ -28,14 +28,25 @@ class FakeSageMaker:
     def __init__(self, trainings: list[dict[str, Any]], tags: dict[str, str]) -> None:
         self._trainings = {job["TrainingJobName"]: job for job in trainings}
         self._tags = tags
+        self.endpoints: list[dict[str, Any]] = []
 
     def describe_training_job(self, TrainingJobName: str) -> dict[str, Any]:
         return self._trainings[TrainingJobName]
+
+    def describe_endpoint(self, EndpointName: str) -> dict[str, Any]:
+        [found] = [each for each in self.endpoints if each["EndpointName"] == EndpointName]
+        return found
+
+    def describe_endpoint_config(self, EndpointConfigName: str) -> dict[str, Any]:
+        return {"ProductionVariants": [{"VariantName": "main", "InstanceType": EndpointConfigName}]}
 
     def get_paginator(self, operation: str) -> Any:
         def paginate(**asked: Any) -> list[dict[str, Any]]:
             if operation == "list_tags":
                 return [{"Tags": [{"Key": key, "Value": value} for key, value in self._tags.items()]}]
+            if operation == "list_endpoints":
+                names = [{"EndpointName": each["EndpointName"]} for each in self.endpoints]
+                return [{"Endpoints": names}]
             wanted = [
                 job for job in self._trainings.values()
                 if operation == "list_training_jobs" and job["CreationTime"] > asked["CreationTimeAfter"]
@@ -123,3 +134,30 @@ def test_running_job_costs_until_now_on_every_instance() -> None:
     del running["BillableTimeInSeconds"], running["TrainingTimeInSeconds"]
     found = entry("training", running, PRICES, NOW)
     assert (found.billable_seconds, found.usd) == (100, pytest.approx(0.4))
+
+
+def endpoint(name: str, instance_type: str, created_at: datetime) -> dict[str, Any]:
+    return {
+        "EndpointName": name,
+        "EndpointArn": f"arn:{name}",
+        "EndpointStatus": "InService",
+        "EndpointConfigName": instance_type,
+        "CreationTime": created_at,
+        "ProductionVariants": [{"VariantName": "main", "CurrentInstanceCount": 2}],
+    }
+
+
+def test_endpoints_cost_what_runs_since_the_month_began() -> None:
+    sagemaker = FakeSageMaker([], {"updraft:dag": "flights", "updraft:task": "deploy"})
+    sagemaker.endpoints = [
+        endpoint("updraft-test-old", "ml.g5.xlarge", NOW - timedelta(days=90)),
+        endpoint("updraft-test-new", "ml.new.large", NOW - timedelta(hours=3)),
+        endpoint("updraft-testing-other", "ml.g5.xlarge", NOW),
+    ]
+    result = jobs.ledger(target(sagemaker), NOW)
+    old, new = result["endpoints"]
+    since_the_first = 19 * 24 + 12
+    assert (old["hours"], old["usd"]) == (since_the_first, pytest.approx(since_the_first * 2 * 3.6))
+    assert (new["hours"], new["usd"], new["instance"]) == (3, None, "2 x ml.new.large")
+    assert (old["dag_run"], old["task"], result["usd"]) == ("flights", "deploy", 0)
+    assert "updraft-test-old" in jobs.readable(result)

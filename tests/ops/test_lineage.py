@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
@@ -46,7 +47,12 @@ RUNS = {
 }  # fmt: skip
 
 
-def absent(*_: Any, **__: Any) -> Any:
+def absent(**asked: str) -> Any:
+    [name] = asked.values()
+    if not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}|arn:.*", name):
+        raise ClientError(
+            {"Error": {"Code": "ValidationException", "Message": "1 validation error"}}, "Describe"
+        )
     raise ClientError({"Error": {"Code": "ValidationException", "Message": "Could not find it"}}, "Describe")
 
 
@@ -54,7 +60,7 @@ class SageMaker:
     """One training, one model package."""
 
     def describe_training_job(self, TrainingJobName: str) -> dict[str, Any]:
-        return {"TrainingJobArn": JOB_ARN} if TrainingJobName == JOB else absent()
+        return {"TrainingJobArn": JOB_ARN} if TrainingJobName == JOB else absent(Name=TrainingJobName)
 
     describe_processing_job = describe_transform_job = describe_hyper_parameter_tuning_job = staticmethod(
         absent
@@ -62,7 +68,7 @@ class SageMaker:
 
     def describe_model_package(self, ModelPackageName: str) -> dict[str, Any]:
         if ModelPackageName != ARN:
-            return dict(absent())
+            return dict(absent(Name=ModelPackageName))
         return {
             "ModelPackageGroupName": "updraft-local-flights", "ModelPackageVersion": 3,
             "ModelApprovalStatus": "Approved",
@@ -74,8 +80,9 @@ class SageMaker:
                 tags = {"updraft:dag": DAG, "updraft:run": RUN, "updraft:task": "train"}
                 return [{"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}]
             if operation == "list_model_packages":
-                known = asked["ModelPackageGroupName"] == "updraft-local-flights"
-                return [{"ModelPackageSummaryList": [{"ModelPackageArn": ARN}] if known else []}]
+                if asked["ModelPackageGroupName"] != "updraft-local-flights":
+                    absent(**asked)
+                return [{"ModelPackageSummaryList": [{"ModelPackageArn": ARN}]}]
             job = {"TrainingJobName": JOB, "TrainingJobArn": JOB_ARN, "TrainingJobStatus": "Completed"}
             summaries = {
                 f"{noun}JobSummaries": [] for noun in ("Processing", "Transform", "HyperParameterTuning")
@@ -164,7 +171,17 @@ def test_every_end_leads_to_the_whole_chain(what: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     "what",
-    ["nothing", "flights/nothing", "flights/9", "f" * 32, "f" * 16, ARN[:-1] + "9", "arn:aws:s3:::bucket"],
+    [
+        "nothing",
+        "manual__at:1",
+        "flights/nothing",
+        "a_b/9",
+        "flights/9",
+        "f" * 32,
+        "f" * 16,
+        ARN[:-1] + "9",
+        "arn:aws:s3:::bucket",
+    ],
 )
 def test_unknown_id_is_told_with_what_is_allowed(what: str) -> None:
     with pytest.raises(OperatorError, match=r"nothing here has this id.*MLflow run id.*NAME/VERSION"):
@@ -174,6 +191,18 @@ def test_unknown_id_is_told_with_what_is_allowed(what: str) -> None:
 def test_run_that_nobody_started_from_a_dag_says_so() -> None:
     with pytest.raises(OperatorError, match="not made by a DAG run"):
         chain().walk(STRANGER)
+
+
+def test_name_in_both_registries_leads_to_the_dag_runs_of_both() -> None:
+    made = chain()
+    tracked: Any = made._tracking
+    tracked.model_version.side_effect = lambda *_: {"run_id": STRANGER}
+    RUNS[STRANGER]["data"]["tags"] += [{"key": "dag_id", "value": "another"}, {"key": "run_id", "value": RUN}]
+    try:
+        runs = made.walk("updraft-local-flights/3")["dag_runs"]
+    finally:
+        RUNS[STRANGER]["data"]["tags"].clear()
+    assert [run["dag_id"] for run in runs] == [DAG, "another"]
 
 
 def test_run_id_alone_shows_the_runs_of_every_dag() -> None:

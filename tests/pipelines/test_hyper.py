@@ -164,6 +164,37 @@ def test_bad_confs_are_refused_with_the_reason_before_there_is_a_run(api: Web, b
     assert (runs(api, "build_model"), runs(api, "grid_search")) == before
 
 
+@pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs a Java runtime on this machine")
+def test_spark_searches_the_same_grid_and_leaves_its_event_log(api: Web, mlflow: Mlflow) -> None:
+    grid = {"max_depth": [4, 6], "n_estimators": [10]}
+    ran = run_to_its_end("grid_search_spark", {"grid": grid})
+    assert ran["state"] == "success"
+    parent = mlflow.run_of(ran["run_id"], "open_search")
+    trials = mlflow.runs(f"tags.`mlflow.parentRunId` = '{parent['id']}'")
+    assert parent["status"] == "FINISHED"
+    assert sorted(trial["params"]["max_depth"] for trial in trials) == ["4", "6"]
+    built = xcom(api, "grid_search_spark", ran["run_id"], "register")
+    assert built["value"] > built["baseline"] + 0.02
+    assert mlflow.version(f"{MODEL}-spark", built["mlflow_version"])["run_id"] == parent["id"]
+    bucket, _, model = built["uri"].removeprefix("s3://").partition("/")
+    keys = [
+        item["Key"]
+        for item in client("s3").list_objects_v2(Bucket=bucket, Prefix=model.removesuffix("model"))[
+            "Contents"
+        ]
+    ]
+    assert any(key.startswith(f"{model}/stages/2_RandomForestClassifier") for key in keys)
+    [log] = [key for key in keys if "/events/" in key]
+    body = client("s3").get_object(Bucket=bucket, Key=log)["Body"].read().decode()
+    events = [json.loads(line) for line in body.splitlines()]
+    [started] = [event for event in events if event["Event"] == "SparkListenerApplicationStart"]
+    assert started["App ID"] == parent["tags"]["spark.application_id"]
+    assert started["App Name"] == "flights grid search"
+    ended = [event["Job Result"]["Result"] for event in events if event["Event"] == "SparkListenerJobEnd"]
+    assert len(ended) > 10
+    assert set(ended) == {"JobSucceeded"}
+
+
 def test_model_is_built_with_what_was_asked_for_and_registered_in_both_registries(
     api: Web, mlflow: Mlflow
 ) -> None:
@@ -215,34 +246,3 @@ def test_search_whose_best_is_no_better_than_the_baseline_registers_nothing_and_
         "failed", "upstream_failed", "success",
     )  # fmt: skip
     assert mlflow.run_of(ran["run_id"], "open_search")["status"] == "FAILED"
-
-
-@pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs a Java runtime on this machine")
-def test_spark_searches_the_same_grid_and_leaves_its_event_log(api: Web, mlflow: Mlflow) -> None:
-    grid = {"max_depth": [4, 6], "n_estimators": [10]}
-    ran = run_to_its_end("grid_search_spark", {"grid": grid})
-    assert ran["state"] == "success"
-    parent = mlflow.run_of(ran["run_id"], "open_search")
-    trials = mlflow.runs(f"tags.`mlflow.parentRunId` = '{parent['id']}'")
-    assert parent["status"] == "FINISHED"
-    assert sorted(trial["params"]["max_depth"] for trial in trials) == ["4", "6"]
-    built = xcom(api, "grid_search_spark", ran["run_id"], "register")
-    assert built["value"] > built["baseline"] + 0.02
-    assert mlflow.version(f"{MODEL}-spark", built["mlflow_version"])["run_id"] == parent["id"]
-    bucket, _, model = built["uri"].removeprefix("s3://").partition("/")
-    keys = [
-        item["Key"]
-        for item in client("s3").list_objects_v2(Bucket=bucket, Prefix=model.removesuffix("model"))[
-            "Contents"
-        ]
-    ]
-    assert any(key.startswith(f"{model}/stages/2_RandomForestClassifier") for key in keys)
-    [log] = [key for key in keys if "/events/" in key]
-    body = client("s3").get_object(Bucket=bucket, Key=log)["Body"].read().decode()
-    events = [json.loads(line) for line in body.splitlines()]
-    [started] = [event for event in events if event["Event"] == "SparkListenerApplicationStart"]
-    assert started["App ID"] == parent["tags"]["spark.application_id"]
-    assert started["App Name"] == "flights grid search"
-    ended = [event["Job Result"]["Result"] for event in events if event["Event"] == "SparkListenerJobEnd"]
-    assert len(ended) > 10
-    assert set(ended) == {"JobSucceeded"}

@@ -10,10 +10,15 @@ from local.paths import LocalPaths
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = LocalPaths(ROOT / ".updraft" / "local").environments / "airflow" / "bin" / "python"
-CASES = sorted((Path(__file__).parent / "with_airflow").glob("case_*.py"))
+# What starts servers of its own takes its time.
+SLOW = {"case_lineage_recorder"}
+CASES = [
+    pytest.param(case, id=case.stem, marks=[pytest.mark.account] if case.stem in SLOW else [])
+    for case in sorted((Path(__file__).parent / "with_airflow").glob("case_*.py"))
+]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+@pytest.mark.parametrize("case", CASES)
 def test_case_passes(case: Path, tmp_path: Path) -> None:
     assert PYTHON.exists(), "the environment of image 'airflow' is not there; make it with: ./updraft test"
     ran = subprocess.run(

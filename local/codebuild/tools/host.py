@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from local.account.principals import RoleCredentials
 from local.paths import LocalPaths
 from local.sagemaker.storage import Storage, client
 
@@ -22,14 +23,15 @@ class Host:
         spec = json.loads((directory / "build.json").read_text())
         self.directory = directory
         self.paths = LocalPaths(Path(spec["root"]), port=spec["port"])
+        self.role = RoleCredentials(spec["build"]["serviceRole"], directory.name)
 
     @cached_property
     def storage(self) -> Storage:
-        return Storage(self.paths)
+        return Storage(self.paths, self.role)
 
     def client(self, service: str) -> Any:
         """A client of the account."""
-        return client(self.paths, service)
+        return client(self.paths, service, self.role)
 
 
 def options(

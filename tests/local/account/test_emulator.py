@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ministack import app
-from ministack.core import persistence, router
-from ministack.services import cloudformation, ec2, ssm
+from ministack.core import iam_actions, iam_evaluator, lambda_runtime, persistence, router
+from ministack.services import cloudformation, ec2, iam, lambda_svc, ssm, sts
 from ministack.services.cloudformation import changesets, handlers, helpers, provisioners, stacks
 
 from local.account import patches
@@ -35,6 +35,22 @@ PRIVATE = [
     (changesets, "_find_change_set"),
     (handlers, "_ACTION_HANDLERS"),
     (helpers, "_p"),
+    (app, "AUTH"),
+    (app, "_authenticate_only"),
+    (app, "pin_request_origin"),
+    (iam_actions, "SERVICE_TO_IAM_NAMESPACE"),
+    (iam_actions, "extract_iam_action"),
+    (iam_actions, "extract_resource_arn"),
+    (iam_evaluator, "enforce"),
+    (iam_evaluator, "resolve_principal"),
+    (iam_evaluator, "_action_matches"),
+    (iam_evaluator, "_resource_matches"),
+    (iam_evaluator, "_gather_role_policies"),
+    (iam_evaluator, "_role_name_from_assumed_arn"),
+    (lambda_runtime, "execution_credentials"),
+    (lambda_svc, "execution_credentials"),
+    (iam, "_roles"),
+    (sts, "_sessions"),
     (cloudformation, "_stacks"),
     (cloudformation, "_change_sets"),
 ]
@@ -103,3 +119,15 @@ def test_properties_become_parameters_by_the_api_model() -> None:
 def test_property_that_the_api_does_not_know_is_refused(props: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidPropertiesError, match=reason):
         to_api("ecs", "RegisterTaskDefinition", props)
+
+
+def test_both_apis_of_sagemaker_lead_to_one_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router, "_KNOWN_AWS_SERVICE_NAMES", frozenset({"sagemaker"}))
+    scope = "Credential=000000000000/20260101/us-east-1/sagemaker/aws4_request"
+    headers = {"host": "127.0.0.1:4566", "authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host"}
+    calls = (
+        ("/endpoints/flights/invocations", headers),
+        ("/", headers | {"x-amz-target": "SageMaker.CreateEndpoint"}),
+    )
+    for path, sent in calls:
+        assert router.detect_service("POST", path, sent, {}) == "sagemaker"

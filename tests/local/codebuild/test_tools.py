@@ -30,7 +30,8 @@ class Ecr:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    write_whole(tmp_path / "build.json", {"root": str(tmp_path / "state"), "port": 1})
+    build = {"serviceRole": "arn:aws:iam::000000000000:role/build"}
+    write_whole(tmp_path / "build.json", {"build": build, "root": str(tmp_path / "state"), "port": 1})
     made, ecr = Host(tmp_path), Ecr()
     made.client = mock.Mock(spec=made.client, return_value=ecr)  # type: ignore[method-assign]
     return made

@@ -60,13 +60,17 @@ class Cloud:
         self.folder = folder
         self.paths = SimpleNamespace(state_directory=folder, instances=folder / "instances")
         self.s3 = FakeS3()
+        self.mounted: list[str] = []
         self.store = Store(folder / "codedeploy" / "state.json")
         self.dispatcher = Dispatcher(
             store=self.store,
             paths=self.paths,
             ec2=FakeEc2({"role": "bastion"}),
-            ssm=None,
-            s3=self.s3,
+            log_in=lambda _instance: SimpleNamespace(
+                environment={"AWS_ACCESS_KEY_ID": "of-the-instance"},
+                client={"s3": self.s3}.__getitem__,
+                mounts=self.mounted.append,
+            ),
             environment={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
             logger=logging.getLogger("codedeploy"),
         )
@@ -137,7 +141,7 @@ def shell(text: str) -> str:
 
 def test_scripts_run_in_order_with_the_agents_environment(cloud: Cloud) -> None:
     script = shell(
-        'echo "$LIFECYCLE_EVENT $APPLICATION_NAME $UPDRAFT_SSM_PREFIX" >> "$UPDRAFT_RELEASES_DIRECTORY/log"'
+        'echo "$LIFECYCLE_EVENT $APPLICATION_NAME $UPDRAFT_SSM_PREFIX $AWS_ACCESS_KEY_ID" >> "$UPDRAFT_RELEASES_DIRECTORY/log"'
     )
     hooks = {
         "ValidateService": "a.sh",
@@ -150,7 +154,8 @@ def test_scripts_run_in_order_with_the_agents_environment(cloud: Cloud) -> None:
     assert info["status"] == "Succeeded", info
     log = (cloud.folder / "efs" / "fs-0123456789abcdef0" / "log").read_text().splitlines()
     order = ("BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService")
-    assert log == [f"{event} app /updraft/test" for event in order]
+    assert log == [f"{event} app /updraft/test of-the-instance" for event in order]
+    assert cloud.mounted == ["fs-0123456789abcdef0"]
     assert info["deploymentOverview"]["Succeeded"] == 1
     assert all(event["status"] == "Succeeded" for event in cloud.events(info["deploymentId"]).values())
 
@@ -387,7 +392,7 @@ def test_cloudformation_makes_updates_and_deletes_both_types(tmp_path: Path) -> 
 
 def test_user_data_tells_environment_and_mounts() -> None:
     assert parse_environment(USER_DATA)["UPDRAFT_RELEASES_DIRECTORY"] == "/mnt/releases"
-    assert parse_mounts(USER_DATA, None) == {"/mnt/releases": "fs-0123456789abcdef0"}
+    assert parse_mounts(USER_DATA, {}.__getitem__) == {"/mnt/releases": "fs-0123456789abcdef0"}
     assert parse_environment("echo A=1") == {}
 
 

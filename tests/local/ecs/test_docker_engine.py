@@ -90,7 +90,12 @@ def start(paths: LocalPaths, **changed: Any) -> DockerContainer:
     engine = DockerEngine(paths, Docker("unix:///engine.sock", paths.root))
     secrets = {"DATABASE_PASSWORD": "very secret"}
     container = engine.start(
-        TASK, TASK_DEFINITION, DEFINITION | changed, address="127.77.0.3", secrets=secrets
+        TASK,
+        TASK_DEFINITION,
+        DEFINITION | changed,
+        address="127.77.0.3",
+        secrets=secrets,
+        credentials={"AWS_ACCESS_KEY_ID": "of-the-task"},
     )
     assert isinstance(container, DockerContainer)
     container.process.wait(timeout=10)
@@ -108,9 +113,8 @@ def test_container_gets_everything_of_its_task_definition(calls: Calls, paths: L
     assert after(words, "--memory") == after(words, "--memory-swap") == ["1024m"]
     assert {"--read-only", "--init"} <= set(words)
     assert after(words, "--cap-drop") == ["ALL"]
-    assert {"PLAIN=two words", "EXTRA=1", "PYTHONPATH=/run/updraft/shim:/opt/app"} <= set(
-        after(words, "--env")
-    )
+    variables = {"PLAIN=two words", "EXTRA=1", "PYTHONPATH=/run/updraft/shim:/opt/app"}
+    assert variables | {"AWS_ACCESS_KEY_ID=of-the-task"} <= set(after(words, "--env"))
     mounts = after(words, "--mount")
     assert f"type=bind,source={paths.root}/efs/fs-01234567,target=/mnt/releases,readonly" in mounts
     assert any(m.startswith("type=volume,source=updraft-") and m.endswith("target=/tmp") for m in mounts)

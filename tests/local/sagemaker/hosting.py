@@ -9,10 +9,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from local.account.__main__ import settings
 from local.account.context import AccountContext
+from local.account.json_api import ApiError
 from local.paths import ROOT, LocalPaths
 from local.sagemaker.plane import SageMakerPlane
 from local.sagemaker.service import JOBS, SageMakerService
@@ -47,7 +51,8 @@ class Emulator:
             (self._paths.account / folder).mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
             [sys.executable, "-c", EMULATOR, str(self._paths.port)],
-            env=os.environ | settings(self._paths),
+            # The hosts of these tests give out credentials in their own process: this one can't know them.
+            env=os.environ | settings(self._paths) | {"AUTH": "false"},
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -67,6 +72,40 @@ class Emulator:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+class Client:
+    """The part of boto3's client that needs no network: operations by boto3's names, errors as boto3 raises them.
+
+    `lost` names operations whose next answer gets lost after the host has done what was asked.
+    """
+
+    def __init__(self, call: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+        self._call = call
+        self.lost: set[str] = set()
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., dict[str, Any]]:
+        operation = "".join(word.capitalize() for word in name.split("_"))
+
+        def ask(**request: Any) -> dict[str, Any]:
+            self.asked.append(operation)
+            try:
+                answer = self._call(operation, request)
+            except ApiError as error:
+                raise ClientError(
+                    {"Error": {"Code": error.code, "Message": str(error)}}, operation
+                ) from error
+            if operation in self.lost:
+                self.lost.remove(operation)
+                raise ReadTimeoutError(endpoint_url="https://api.sagemaker.us-east-1.amazonaws.com")
+            return answer
+
+        return ask
+
+    def get_paginator(self, name: str) -> Any:
+        """One page is all that tests have."""
+        return SimpleNamespace(paginate=lambda **request: [getattr(self, name)(**request)])
 
 
 class Host:

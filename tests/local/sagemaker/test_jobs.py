@@ -2,14 +2,16 @@
 
 import io
 import itertools
+import json
 import tarfile
 from typing import Any
 
 import pytest
 
 from local import processes
+from local.account.json_api import ApiError
 from local.sagemaker.service import SageMakerError
-from tests.local.sagemaker.hosting import IMAGE, Host
+from tests.local.sagemaker.hosting import IMAGE, Host, wait_until
 
 pytestmark = pytest.mark.account
 
@@ -432,3 +434,122 @@ def test_instance_that_is_killed_fails_its_job(host: Host) -> None:
         "Failed",
         "InternalServerError: the instance was lost",
     )
+
+
+def preferring(*types: str, **changes: Any) -> dict[str, Any]:
+    preferences = [{"InstanceType": each} for each in types]
+    return {"InstanceCount": 1, "VolumeSizeInGB": 1, "InstancePreferences": preferences} | changes
+
+
+def without_capacity(host: Host, *types: str) -> None:
+    host.plane._context.faults.put(json.dumps({"without_capacity": types}).encode())
+
+
+def test_training_takes_the_first_type_that_has_capacity(host: Host) -> None:
+    host.program("print('validation-auc=0.6')")
+    without_capacity(host, "ml.p3.2xlarge")
+    name = next(names)
+    config = preferring("ml.p3.2xlarge", "ml.g5.xlarge", "ml.g5.2xlarge")
+    host.service.call("CreateTrainingJob", training(name, ResourceConfig=config))
+    job = host.ended("TrainingJob", name)
+    assert job["TrainingJobStatus"] == "Completed"
+    assert (
+        job["ResourceConfig"]["SelectedInstanceType"],
+        job["ResourceConfig"]["SelectedInstanceCount"],
+    ) == (
+        "ml.g5.xlarge",
+        1,
+    )
+
+
+def test_job_without_capacity_fails_with_sagemakers_reason(host: Host) -> None:
+    without_capacity(host, "ml.m5.large")
+    name = next(names)
+    host.service.call("CreateTrainingJob", training(name))
+    job = host.ended("TrainingJob", name)
+    assert job["TrainingJobStatus"] == "Failed"
+    assert job["FailureReason"].startswith("CapacityError: Unable to provision")
+    assert "TrainingStartTime" not in job
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"ResourceConfig": preferring("ml.g5.xlarge", InstanceType="ml.m5.large")}, "only one of them"),
+        ({"ResourceConfig": preferring("ml.g5.xlarge", "ml.g5.xlarge")}, "each type once"),
+        ({"ResourceConfig": preferring(*["ml.g5.xlarge"] * 6)}, "less than or equal to 5"),
+        ({"ResourceConfig": {"VolumeSizeInGB": 1, "InstancePreferences": [{"InstanceType": "ml.g5.xlarge"}]}}, "either one for all"),
+        ({"ResourceConfig": {"VolumeSizeInGB": 1, "InstanceCount": 1}}, "InstanceType is required"),
+        (
+            {
+                "ResourceConfig": preferring("ml.g5.xlarge"),
+                "EnableManagedSpotTraining": True,
+                "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60},
+            },
+            "not with EnableManagedSpotTraining",
+        ),
+    ],
+)  # fmt: skip
+def test_preferences_that_sagemaker_refuses_are_refused(
+    host: Host, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(SageMakerError, match=says):
+        host.service.call("CreateTrainingJob", training(next(names), **changes))
+
+
+def warm(seconds: int) -> dict[str, Any]:
+    return {"ResourceConfig": INSTANCE | {"KeepAlivePeriodInSeconds": seconds}}
+
+
+def trained(host: Host, **changes: Any) -> dict[str, Any]:
+    """A training that has completed."""
+    name = next(names)
+    host.service.call("CreateTrainingJob", training(name, **changes))
+    assert host.ended("TrainingJob", name)["TrainingJobStatus"] == "Completed"
+    return host.describe("TrainingJob", name)
+
+
+def pools(host: Host) -> list[str]:
+    found = host.service.call("ListTrainingJobs", {"WarmPoolStatusEquals": "Available"})
+    return [each["TrainingJobName"] for each in found["TrainingJobSummaries"]]
+
+
+def test_warm_pool_waits_for_the_next_training_of_its_kind(host: Host) -> None:
+    host.program("print(1)")
+    first = trained(host, **warm(600))
+    assert first["WarmPoolStatus"] == {"Status": "Available"}
+    assert pools(host) == [first["TrainingJobName"]]
+    other = trained(host, ResourceConfig=INSTANCE | {"InstanceType": "ml.m5.xlarge"})
+    assert "WarmPoolStatus" not in other
+    second = trained(host, **warm(600))
+    reused = host.describe("TrainingJob", first["TrainingJobName"])["WarmPoolStatus"]
+    assert (reused["Status"], reused["ReusedByJob"]) == ("Reused", second["TrainingJobName"])
+    assert reused["ResourceRetainedBillableTimeInSeconds"] >= 1
+    assert pools(host) == [second["TrainingJobName"]]
+
+
+def test_warm_pool_ends_when_it_is_told_to(host: Host) -> None:
+    host.program("print(1)")
+    name = trained(host, **warm(600))["TrainingJobName"]
+    end = {"TrainingJobName": name, "ResourceConfig": {"KeepAlivePeriodInSeconds": 0}}
+    host.service.call("UpdateTrainingJob", end)
+    assert host.describe("TrainingJob", name)["WarmPoolStatus"]["Status"] == "Terminated"
+    assert pools(host) == []
+    with pytest.raises(ApiError, match="no warm pool that is available"):
+        host.service.call("UpdateTrainingJob", end)
+
+
+def test_warm_pool_ends_when_its_time_is_up(host: Host) -> None:
+    host.program("print(1)")
+    name = trained(host, **warm(1))["TrainingJobName"]
+    wait_until(lambda: pools(host) == [], "its time is up")
+    assert host.describe("TrainingJob", name)["WarmPoolStatus"]["Status"] == "Terminated"
+
+
+def test_warm_pool_of_spot_instances_is_refused(host: Host) -> None:
+    spot = {
+        "EnableManagedSpotTraining": True,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60},
+    }
+    with pytest.raises(SageMakerError, match="not with EnableManagedSpotTraining"):
+        host.service.call("CreateTrainingJob", training(next(names), **warm(600), **spot))

@@ -77,8 +77,8 @@ def test_request_that_breaks_the_model_is_refused(
 
 
 def test_operation_that_is_not_emulated_is_refused(sagemaker: SageMakerService) -> None:
-    with pytest.raises(SageMakerError, match="CreateEndpoint is not available"):
-        sagemaker.call("CreateEndpoint", {"EndpointName": "e", "EndpointConfigName": "c"})
+    with pytest.raises(SageMakerError, match="CreateMlflowApp is not available"):
+        sagemaker.call("CreateMlflowApp", {"Name": "m"})
 
 
 def test_model_packages_are_versions_of_a_group_and_a_token_makes_one(sagemaker: SageMakerService) -> None:
@@ -127,6 +127,9 @@ def test_setting_that_would_be_ignored_is_refused(
         sagemaker.call("CreateTrainingJob", TRAINING | change)
 
 
+PLAN = "arn:aws:sagemaker:us-east-1:000000000000:training-plan/mine"
+
+
 def listed(sagemaker: SageMakerService, **request: Any) -> tuple[list[str], str | None]:
     answer = sagemaker.call("ListTrainingJobs", request)
     return [job["TrainingJobName"] for job in answer["TrainingJobSummaries"]], answer.get("NextToken")
@@ -147,7 +150,7 @@ def test_list_gives_every_job_once_over_its_pages(sagemaker: SageMakerService) -
     assert listed(sagemaker, CreationTimeAfter=4_000_000_000)[0] == []
 
 
-@pytest.mark.parametrize("request_", [{"NextToken": "x"}, {"WarmPoolStatusEquals": "InUse"}])
+@pytest.mark.parametrize("request_", [{"NextToken": "x"}, {"TrainingPlanArnEquals": PLAN}])
 def test_list_that_can_not_be_answered_is_refused(
     sagemaker: SageMakerService, request_: dict[str, Any]
 ) -> None:

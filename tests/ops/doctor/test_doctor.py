@@ -116,6 +116,12 @@ RINGING = {"AlarmName": "updraft-dev-scaling-Errors", "StateReason": "3 datapoin
 STOPPED_NAT = {"InstanceId": "i-nat", "SourceDestCheck": False, "State": {"Name": "stopped"}}
 LAST_LINE = {"filename": "etl.py", "stack_trace": "Traceback\nModuleNotFoundError: pandas"}
 MISTAKES: list[tuple[str, Callable[[Any], None], str]] = [
+    (
+        "permissions",
+        _set(calls=[world.call("denied")]),
+        r"updraft-dev-airflow-TaskRole did s3:GetObject on arn:aws:s3:::data/x \(2 times\)",
+    ),
+    ("permissions", _set(calls=[world.call("unknown", "x:Do")]), "no permission is known for: x:Do"),
     ("secrets-differ", _differing_secret, "differs between services"),
     ("secrets-differ", _secret_in_the_clear, "in the clear"),
     ("secrets-stale", _set(secret_created=NOW - timedelta(hours=1)), "was changed at 2026-03-02 11:00:00"),

@@ -83,6 +83,15 @@ def task(name: str, address: str) -> dict[str, Any]:
     }
 
 
+def call(verdict: str, action: str = "s3:GetObject", resource: str = "arn:aws:s3:::data/x") -> dict[str, Any]:
+    """An entry of the local account's record."""
+    grant = "arn:aws:s3:::data/*" if verdict == "allowed" else ""
+    role = "arn:aws:iam::123456789012:role/updraft-dev-airflow-TaskRole"
+    return {
+        "role": role, "action": action, "resource": resource, "verdict": verdict, "grant": grant, "count": 2
+    }  # fmt: skip
+
+
 @dataclass
 class World:
     """Everything the account would answer; `broken` names services that give no answer at all."""
@@ -163,6 +172,7 @@ class World:
     routes: list[dict[str, Any]] = field(default_factory=lambda: [{"State": "active"}])
     nat: dict[str, Any] | None = None
     alarms: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=lambda: [call("allowed")])
 
     # The target
 
@@ -170,6 +180,9 @@ class World:
         if name in self.broken:
             raise EndpointConnectionError(endpoint_url=name)
         return Client(self)
+
+    def recorded_permissions(self) -> dict[str, Any]:
+        return {"calls": self.calls, "grants": {}}
 
     def output(self, _stack: str, key: str) -> str:
         return OUTPUTS[key]

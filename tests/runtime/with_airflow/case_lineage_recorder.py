@@ -235,6 +235,13 @@ class Recording(Server):
         self.assertEqual(found["manual__1+00:00'"]["tags"]["model_package_arn"], "arn:aws:x/1")
         self.assertNotIn("sagemaker_job_name", found["manual__1+00:00'"]["tags"])
 
+    def test_names_that_the_server_would_refuse_are_written_as_it_takes_them(self) -> None:
+        odd = {"name": "year=2026/../a//b+c@d.csv", "uri": "postgres://x/y=1"}
+        self.new_recorder().record(self.task("success", destinations=[odd]))
+        task = self.runs()["load"]
+        self.assertEqual(task["params"], {"destination/year_2026/a/b_c_d.csv": "postgres://x/y=1"})
+        self.assertEqual(task["metrics"]["destination/year_2026/a/b_c_d.csv/rows"], 7)
+
     def test_server_says_what_is_not_there(self) -> None:
         with self.assertRaises(TrackingRefusedError) as raised:
             self.tracking.run("0" * 32)

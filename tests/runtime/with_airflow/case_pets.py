@@ -39,7 +39,6 @@ class Client:
         }
         self._answers = answers
         self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.exceptions = mock.Mock(ImageNotFoundException=KeyError)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         operation = self._operations[name]
@@ -81,10 +80,12 @@ class Gate(unittest.TestCase):
         client = Client("sagemaker", create_model_package={"ModelPackageArn": "arn"})
         pets = PetsSettings("image", "ml.g5.xlarge", "group", "ecs")
         with mock.patch("boto3.client", return_value=client):
-            registry.register(pets, name="name", model_uri="s3://b/m.tar.gz", report=REPORT)
+            registry.register(pets, name="n" * 63, model_uri="s3://b/m.tar.gz", report=REPORT)
         [request] = client.requests("CreateModelPackage")
         self.assertEqual(request["SourceUri"], "s3://b/m.tar.gz")
         self.assertEqual(request["CustomerMetadataProperties"]["accuracy"], "0.950000")
+        # The longest that SageMaker takes.
+        self.assertLessEqual(len(request["ClientToken"]), 36)
 
 
 BUILD = {"project": "p", "repository": "pets", "repository_uri": "registry/pets", "source": "hash"}
@@ -102,7 +103,7 @@ class Build(unittest.TestCase):
             batch_get_builds=found,
             stop_build={},
         )
-        registry = Client("ecr", describe_images={} if exists else KeyError)
+        registry = Client("ecr", batch_get_image={"images": [{}] if exists else []})
         clients = {"codebuild": codebuild, "ecr": registry}
         with (
             mock.patch("boto3.client", side_effect=lambda name: clients[name]),

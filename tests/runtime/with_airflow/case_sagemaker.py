@@ -7,7 +7,7 @@ import time
 import unittest
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 from airflow.sdk.exceptions import (
@@ -16,10 +16,12 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
     TaskDeferred,
 )
-from fake_sagemaker import BROKEN, LOST, THROTTLED, JobsCase
+from fake_sagemaker import BROKEN, LOST, THROTTLED, JobsCase, request
 
 from runtime.sagemaker import jobs, operator, progress, trigger
 from runtime.sagemaker.trigger import SageMakerJobTrigger
+
+CAPACITY = "CapacityError: Unable to provision requested ML compute capacity."
 
 
 class TakingOver(JobsCase):
@@ -134,6 +136,90 @@ class Renewing(JobsCase):
         second = self.run_try().trigger.watched.name
         self.assertEqual(self.active, [second])
         self.assertEqual(self.sagemaker.stops, [first])
+
+
+class FallingBack(JobsCase):
+    """Instance types that have no capacity."""
+
+    SPOT: ClassVar[dict[str, Any]] = {
+        "spot": True,
+        "instance_fallbacks": ["ml.g5.2xlarge", "ml.g4dn.xlarge"],
+        "op_kwargs": {"CheckpointConfig": {"S3Uri": "s3://data/c"}},
+    }
+
+    def asked(self, name: str) -> str:
+        return str(self.sagemaker.jobs[name]["ResourceConfig"]["InstanceType"])
+
+    def submit(self, task: Any, *, event: dict[str, Any] | None = None, **context: Any) -> Any:
+        """From the start or from an event to the next deferral, submission included."""
+        with self.assertRaises(TaskDeferred) as raised:
+            if event is None:
+                task.execute(self.context(**context))
+            else:
+                task.resume(self.context(**context), event)
+        asyncio.run(raised.exception.trigger.submit())
+        return raised.exception.trigger
+
+    def fail(self, waiting: Any, reason: str) -> dict[str, Any]:
+        """The event of a job that fails so."""
+        self.sagemaker.end(waiting.name, "Failed", FailureReason=reason)
+        return {"name": waiting.name, "status": "Failed", "deadline": waiting.watched.deadline}
+
+    def test_on_demand_sagemaker_chooses(self) -> None:
+        waiting = self.submit(self.operator(instance_fallbacks=["ml.g5.2xlarge"]))
+        config = self.sagemaker.jobs[waiting.name]["ResourceConfig"]
+        types = [{"InstanceType": "ml.g5.xlarge"}, {"InstanceType": "ml.g5.2xlarge"}]
+        self.assertEqual(config, {"InstanceCount": 1, "InstancePreferences": types})
+
+    def test_on_spot_the_next_type_is_submitted_until_none_is_left(self) -> None:
+        task = self.operator(**self.SPOT, execution_timeout=timedelta(seconds=50))
+        waiting, tried = self.submit(task), []
+        deadline = waiting.watched.deadline
+        for _ in range(2):
+            tried.append(self.asked(waiting.name))
+            waiting = self.submit(task, event=self.fail(waiting, CAPACITY))
+            self.assertEqual(waiting.watched.deadline, deadline)
+        tried.append(self.asked(waiting.name))
+        self.assertEqual(tried, ["ml.g5.xlarge", "ml.g5.2xlarge", "ml.g4dn.xlarge"])
+        with self.assertRaisesRegex(AirflowException, "CapacityError"):
+            task.resume(self.context(), self.fail(waiting, CAPACITY))
+
+    def test_spot_that_was_waited_for_in_vain_is_a_lack_of_capacity(self) -> None:
+        task = self.operator(**self.SPOT)
+        waiting = self.submit(task)
+        self.sagemaker.end(waiting.name, "Stopped", SecondaryStatus="MaxWaitTimeExceeded")
+        del self.sagemaker.jobs[waiting.name]["TrainingStartTime"]
+        event = {"name": waiting.name, "status": "Stopped"}
+        self.assertEqual(self.asked(self.submit(task, event=event).name), "ml.g5.2xlarge")
+
+    def test_another_failure_ends_the_try_and_the_retry_keeps_the_type(self) -> None:
+        task = self.operator(**self.SPOT)
+        waiting = self.submit(task, event=self.fail(self.submit(task), CAPACITY))
+        with self.assertRaisesRegex(AirflowException, "AlgorithmError"):
+            task.resume(self.context(), self.fail(waiting, "AlgorithmError: no such column"))
+        self.assertEqual(self.asked(self.submit(task, try_number=2).name), "ml.g5.2xlarge")
+
+    def test_retry_and_clear_begin_with_the_first_type_again(self) -> None:
+        for context in ({"try_number": 2}, {"try_number": 2, "max_tries": 2}):
+            with self.subTest(context=context):
+                self.setUp()
+                task = self.operator(**self.SPOT | {"instance_fallbacks": ["ml.g5.2xlarge"]})
+                waiting = self.submit(task, event=self.fail(self.submit(task), CAPACITY))
+                with self.assertRaises(AirflowException):
+                    task.resume(self.context(), self.fail(waiting, CAPACITY))
+                self.assertEqual(self.asked(self.submit(task, **context).name), "ml.g5.xlarge")
+
+    def test_lists_that_sagemaker_refuses_are_refused_first(self) -> None:
+        for changes, says in (
+            ({"instance_fallbacks": ["ml.g5.xlarge"]}, "each once"),
+            ({"instance_fallbacks": ["a", "b", "c", "d", "e"]}, "at most 5"),
+            ({"instance_fallbacks": ["a"], "kind": "tuning"}, "a tuning job has none"),
+        ):
+            with self.subTest(says=says), self.assertRaisesRegex(ValueError, says):
+                tuning = {"TrainingJobDefinition": request(operator.workflow_settings())}
+                kwargs = {"op_kwargs": tuning} if changes.get("kind") == "tuning" else {}
+                self.operator(**changes, **kwargs).execute(self.context())
+        self.assertEqual(self.sagemaker.jobs, {})
 
 
 class Stopping(JobsCase):

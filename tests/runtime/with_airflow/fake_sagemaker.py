@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import (
 )
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from runtime.sagemaker import jobs, operator, trigger
+from runtime.sagemaker import jobs, operator, owner, trigger
 from runtime.sagemaker.operator import SageMakerJobOperator
 from runtime.settings import WorkflowSettings
 
@@ -133,10 +133,10 @@ class JobsCase(unittest.TestCase):
         for patch in (
             mock.patch.dict(os.environ, environment),
             mock.patch.object(operator, "workflow_settings", lambda: SETTINGS),
-            mock.patch.object(operator, "task_state", lambda *_: self.state),
+            mock.patch.object(owner, "task_state", lambda *_: self.state),
             mock.patch.object(trigger, "task_state", lambda *_: self.state),
             mock.patch.object(trigger, "SageMakerHook", self.hook),
-            mock.patch.object(operator, "SageMakerHook", self.hook),
+            mock.patch.object(owner, "SageMakerHook", self.hook),
             mock.patch.object(jobs, "STOP_POLL_SECONDS", 0),
         ):
             patch.start()

@@ -1,0 +1,1 @@
+"""What the running local platform's roles did, held against their policies."""
