@@ -1,6 +1,7 @@
-"""Shared by every test: no test leaves the loopback."""
+"""Shared by every test: no test leaves the loopback, and Ctrl-C means the same however the tests were started."""
 
 import ipaddress
+import signal
 import socket
 from typing import Any
 
@@ -8,6 +9,9 @@ import pytest
 
 # Minutes each, with heavy environments: only `./updraft test --pipelines` and a path that is given collect them.
 collect_ignore = ["pipelines"]
+
+# A run in the background is started with SIGINT ignored, and so would be every command that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
