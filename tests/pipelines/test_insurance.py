@@ -18,6 +18,7 @@ from local.certificates import ensure_ca
 from ops.airflow_api import AirflowApi
 from ops.target import target_of
 from tests.end_to_end.platform import PATHS, ROOT, client, download
+from tests.pipelines.notifications import failures_queue
 
 DAG = "insurance_etl"
 POLICIES, FEWER = 20_000, 2_000
@@ -43,7 +44,9 @@ STOPPED = {
     ),
 }
 TABLES = ("customers", "policies", "claims", "policy_features", "policy_scores")
-COUNT_ROWS = "import duckdb, sys; print(duckdb.sql(f\"SELECT count(*) FROM '{sys.argv[1]}'\").fetchone()[0])"
+COUNT_ROWS = (
+    "import duckdb, sys; print(duckdb.sql(f\"SELECT count(*) FROM '{sys.argv[1]}'\").fetchall()[0][0])"
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,27 +59,8 @@ def airflow(platform: dict[str, Any]) -> AirflowApi:
 def told(airflow: AirflowApi) -> Iterator[Any]:
     """A queue behind the topic of failed runs; calling it gives what came for a run."""
     assert airflow
-    sqs, sns = client("sqs"), client("sns")
-    topic = target_of("local").output("workflows", "FailuresTopicArn")
-    queue = sqs.create_queue(QueueName="insurance-failures")["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    subscription = sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, ReturnSubscriptionArn=True)
-    messages: list[dict[str, str]] = []
-
-    def of_run(run_id: str) -> list[dict[str, str]]:
-        for _ in range(15):
-            found = [message for message in messages if run_id in message["Message"]]
-            if found:
-                return found
-            answer = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=2)
-            for item in answer.get("Messages", []):
-                messages.append(json.loads(item["Body"]))
-                sqs.delete_message(QueueUrl=queue, ReceiptHandle=item["ReceiptHandle"])
-        return []
-
-    yield of_run
-    sns.unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
-    sqs.delete_queue(QueueUrl=queue)
+    with failures_queue("insurance-failures") as of_run:
+        yield of_run
 
 
 @contextmanager

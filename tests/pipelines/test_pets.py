@@ -17,6 +17,7 @@ import requests
 from ops.airflow_api import AirflowApi
 from ops.target import target_of
 from tests.end_to_end.platform import client, updraft
+from tests.pipelines.notifications import failures_queue
 
 DAG = "pet_detection"
 RUN_SECONDS = 900
@@ -78,28 +79,11 @@ def deployed(run: Callable[..., Run]) -> Run:
 
 
 @pytest.fixture(scope="module")
-def told(airflow: AirflowApi) -> Iterator[Callable[[str], dict[str, str]]]:
+def told(airflow: AirflowApi) -> Iterator[Callable[[str], list[dict[str, str]]]]:
     """What the topic of failed runs says of a run, by an SQS queue that is subscribed to it."""
     assert airflow
-    sqs, sns = client("sqs"), client("sns")
-    queue = sqs.create_queue(QueueName="pets-failures")["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    topic = target_of("local").output("workflows", "FailuresTopicArn")
-    subscription = sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, ReturnSubscriptionArn=True)
-
-    def of_run(run_id: str) -> dict[str, str]:
-        for _ in range(15):
-            answer = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=2)
-            for item in answer.get("Messages", []):
-                sqs.delete_message(QueueUrl=queue, ReceiptHandle=item["ReceiptHandle"])
-                message: dict[str, str] = json.loads(item["Body"])
-                if run_id in message["Message"]:
-                    return message
-        raise AssertionError(f"nobody was told that {run_id} failed")
-
-    yield of_run
-    sns.unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
-    sqs.delete_queue(QueueUrl=queue)
+    with failures_queue("pets-failures") as of_run:
+        yield of_run
 
 
 def serving() -> dict[str, Any]:
@@ -142,12 +126,12 @@ def ask(run: Run) -> requests.Response:
 
 
 def assert_failed_safely(
-    failed: Run, at: str, before: Run, told: Callable[[str], dict[str, str]]
+    failed: Run, at: str, before: Run, told: Callable[[str], list[dict[str, str]]]
 ) -> dict[str, str]:
     """It stopped there, cleaned up, told of it, and the earlier model still answers."""
     assert failed.state == "failed"
     assert failed.stopped_at() == at
-    message = told(failed.run_id)
+    [message] = told(failed.run_id)
     assert at in message["Message"]
     assert "http" in message["Message"]
     for kind in ("training", "processing"):
@@ -210,7 +194,7 @@ def test_image_was_built_by_codebuild_and_lies_in_the_repository(deployed: Run) 
 
 
 def test_bad_data_stops_at_the_transformation(
-    deployed: Run, run: Callable[..., Run], told: Callable[[str], dict[str, str]]
+    deployed: Run, run: Callable[..., Run], told: Callable[[str], list[dict[str, str]]]
 ) -> None:
     lines = [f"Tabby_{number} 1 {1 + number % 2} 1" for number in range(300)]
     client("s3").put_object(
@@ -221,7 +205,7 @@ def test_bad_data_stops_at_the_transformation(
 
 
 def test_failing_training_stops_the_run(
-    deployed: Run, run: Callable[..., Run], told: Callable[[str], dict[str, str]]
+    deployed: Run, run: Callable[..., Run], told: Callable[[str], list[dict[str, str]]]
 ) -> None:
     sagemaker = client("sagemaker")
 
@@ -234,7 +218,7 @@ def test_failing_training_stops_the_run(
 
 
 def test_model_below_the_threshold_is_not_registered(
-    deployed: Run, run: Callable[..., Run], told: Callable[[str], dict[str, str]]
+    deployed: Run, run: Callable[..., Run], told: Callable[[str], list[dict[str, str]]]
 ) -> None:
     packages = client("sagemaker").list_model_packages(ModelPackageGroupName=f"{CLUSTER}-pets")
     failed = run({"pictures": 300, "epochs": 1, "learning_rate": 1e-6})
@@ -265,7 +249,7 @@ def broken_application() -> Iterator[None]:
 
 @pytest.mark.usefixtures("broken_application")
 def test_unhealthy_application_never_gets_the_traffic(
-    deployed: Run, run: Callable[..., Run], told: Callable[[str], dict[str, str]]
+    deployed: Run, run: Callable[..., Run], told: Callable[[str], list[dict[str, str]]]
 ) -> None:
     before = serving()["taskDefinition"]
     failed = run(QUICK)
