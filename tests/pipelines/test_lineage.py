@@ -53,13 +53,18 @@ def run(platform: dict[str, Any]) -> dict[str, Any]:
     return ran | {"version": platform["push"]["version"]}
 
 
+TASKS = {
+    "extract", "split", "prepare", "train", "tune", "evaluate", "gate", "register", "transform", "summary",
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def recorded(run: dict[str, Any], tracking: Tracking) -> dict[str, dict[str, Any]]:
     """The runs of the DAG run by their names, with tags, params and metrics as mappings."""
-    return wait_until_recorded(tracking, run["run_id"])
+    return wait_until_recorded(tracking, run["run_id"], TASKS)
 
 
-def wait_until_recorded(tracking: Tracking, run_id: str) -> dict[str, dict[str, Any]]:
+def wait_until_recorded(tracking: Tracking, run_id: str, tasks: set[str]) -> dict[str, dict[str, Any]]:
     def look() -> dict[str, dict[str, Any]] | None:
         wanted = f"tags.{names.DAG_RUN_KEY} = '{names.dag_run_key(DAG, run_id)}'"
         found = {
@@ -74,23 +79,21 @@ def wait_until_recorded(tracking: Tracking, run_id: str) -> dict[str, dict[str, 
             for each in tracking.search([tracking.experiment(DAG)], wanted)
         }
         # The scheduler's exporter may be faster than the worker's.
-        return found if run_id in found and all(each["end_time"] for each in found.values()) else None
+        is_complete = {run_id, *tasks} <= set(found) and all(each["end_time"] for each in found.values())
+        return found if is_complete else None
 
     found: dict[str, dict[str, Any]] = wait_until(look, f"the end of {run_id} was not recorded")
     return found
 
 
 def test_dag_run_is_a_run_with_its_tasks_nested(run: dict[str, Any], recorded: dict[str, Any]) -> None:
-    tasks = {
-        "extract", "split", "prepare", "train", "tune", "evaluate", "gate", "register", "transform", "summary",
-    }  # fmt: skip
-    assert set(recorded) == {run["run_id"], *tasks}
+    assert set(recorded) == {run["run_id"], *TASKS}
     parent = recorded[run["run_id"]]
     assert parent["status"] == "FINISHED"
     assert (parent["params"]["rounds"], parent["params"]["max_depth"]) == ("10", "6")
-    assert parent["metrics"]["tasks/success"] == len(tasks)
+    assert parent["metrics"]["tasks/success"] == len(TASKS)
     assert parent["metrics"]["duration_seconds"] > 0
-    for name in tasks:
+    for name in TASKS:
         task = recorded[name]
         assert (task["status"], task["tags"]["state"]) == ("FINISHED", "success")
         assert task["tags"][names.PARENT] == parent["run_id"]
@@ -181,7 +184,7 @@ def test_server_that_goes_away_fails_no_task_and_what_happened_meanwhile_is_reco
         done = succeeded(airflow, run_id)
     finally:
         set_mlflow(1)
-    found = wait_until_recorded(tracking, run_id)
+    found = wait_until_recorded(tracking, run_id, done)
     assert found.pop(run_id)["status"] == "FAILED"
     assert {name for name, each in found.items() if each["status"] == "FINISHED"} == done
     assert all(each["status"] in ("FINISHED", "FAILED", "KILLED") for each in found.values())
