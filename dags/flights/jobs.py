@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from runtime.sagemaker import forms
+from runtime.sagemaker.forms import INPUT, OUTPUT
 from runtime.settings import WorkflowSettings
 
 Request = dict[str, Any]
 VOLUME_GIB = 20
-INPUT, OUTPUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 METRICS = [
     {"Name": "train:auc", "Regex": r"train-auc=([0-9.]+)"},
     {"Name": "validation:auc", "Regex": r"validation-auc=([0-9.]+)"},
@@ -96,50 +97,22 @@ def evaluate(settings: WorkflowSettings, *, prefix: str, candidates: dict[str, s
 def transform(settings: WorkflowSettings, *, prefix: str, model_name: str) -> Request:
     """Batch transform of the test flights without their labels."""
     root = f"s3://{settings.data_bucket}/{prefix}"
-    return {
-        "ModelName": model_name,
-        "TransformInput": {
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"{root}/prepared/batch/"}},
-            "ContentType": "text/csv",
-            "SplitType": "Line",
-        },
-        "TransformOutput": {
-            "S3OutputPath": f"{root}/predictions",
-            "AssembleWith": "Line",
-            "Accept": "text/csv",
-        },
-        "TransformResources": {"InstanceType": settings.instance_types["transform"], "InstanceCount": 1},
-        "BatchStrategy": "MultiRecord",
-        "MaxPayloadInMB": 6,
-    }
+    return forms.csv_transform(
+        settings, model_name=model_name, rows=f"{root}/prepared/batch/", predictions=f"{root}/predictions"
+    )
 
 
 def _training(settings: WorkflowSettings, *, prefix: str, instance_type: str) -> Request:
     root = f"s3://{settings.data_bucket}/{prefix}"
-    return {
-        "AlgorithmSpecification": {
-            "TrainingImage": settings.training_image,
-            "TrainingInputMode": "File",
-            "MetricDefinitions": METRICS,
-        },
-        "RoleArn": settings.role_arn,
-        "InputDataConfig": [
-            {
-                "ChannelName": channel,
-                "DataSource": {
-                    "S3DataSource": {
-                        "S3DataType": "S3Prefix",
-                        "S3Uri": f"{root}/prepared/{channel}/",
-                        "S3DataDistributionType": "FullyReplicated",
-                    }
-                },
-            }
-            for channel in ("train", "validation")
-        ],
-        "OutputDataConfig": {"S3OutputPath": f"{root}/models"},
-        "ResourceConfig": {"InstanceType": instance_type, "InstanceCount": 1, "VolumeSizeInGB": VOLUME_GIB},
-        "StoppingCondition": {"MaxRuntimeInSeconds": settings.max_runtime_seconds},
-    }
+    return forms.training(
+        settings,
+        image=settings.training_image,
+        instance_type=instance_type,
+        volume_gib=VOLUME_GIB,
+        metrics=METRICS,
+        inputs=f"{root}/prepared",
+        models=f"{root}/models",
+    )
 
 
 def _processing(
@@ -149,40 +122,11 @@ def _processing(
     inputs: dict[str, tuple[str, str]],
     outputs: dict[str, tuple[str, str]],
 ) -> Request:
-    return {
-        "RoleArn": settings.role_arn,
-        "AppSpecification": {
-            "ImageUri": settings.training_image,
-            "ContainerEntrypoint": ["python", "-m", "ml.container", program],
-        },
-        "ProcessingResources": {
-            "ClusterConfig": {
-                "InstanceType": settings.instance_types["processing"],
-                "InstanceCount": 1,
-                "VolumeSizeInGB": VOLUME_GIB,
-            }
-        },
-        "ProcessingInputs": [
-            {
-                "InputName": name,
-                "S3Input": {
-                    "S3Uri": uri,
-                    "LocalPath": path,
-                    "S3DataType": "S3Prefix",
-                    "S3InputMode": "File",
-                    "S3DataDistributionType": "FullyReplicated",
-                },
-            }
-            for name, (uri, path) in inputs.items()
-        ],
-        "ProcessingOutputConfig": {
-            "Outputs": [
-                {
-                    "OutputName": name,
-                    "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": "EndOfJob"},
-                }
-                for name, (uri, path) in outputs.items()
-            ]
-        },
-        "StoppingCondition": {"MaxRuntimeInSeconds": settings.max_runtime_seconds},
-    }
+    return forms.processing(
+        settings,
+        image=settings.training_image,
+        entrypoint=["python", "-m", "ml.container", program],
+        volume_gib=VOLUME_GIB,
+        inputs=inputs,
+        outputs=outputs,
+    )

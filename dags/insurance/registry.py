@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from insurance import jobs
 from runtime import experiments
 from runtime.lineage.notes import note_model_package
-from runtime.sagemaker.requests import vpc_config
+from runtime.sagemaker.models import complete_model, create_model
 from runtime.settings import WorkflowSettings, tags
 
 METRIC = "auc"
@@ -58,17 +58,7 @@ def register(
         "ModelDataUrl": model_uri,
         "Environment": jobs.ENVIRONMENT,
     }
-    try:
-        client.create_model(
-            ModelName=name,
-            PrimaryContainer=container,
-            ExecutionRoleArn=settings.role_arn,
-            VpcConfig=vpc_config(settings),
-            Tags=tags(context),
-        )
-    except client.exceptions.ClientError as error:
-        if "already existing" not in str(error):
-            raise
+    create_model(client, name, complete_model({"PrimaryContainer": container}, settings), tags(context))
     package = client.create_model_package(
         ModelPackageGroupName=group,
         ModelPackageDescription=f"AUC {judged['value']:.4f}, tariff {judged['baseline']:.4f}",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from pets.settings import pets_settings
+from runtime.sagemaker import forms
+from runtime.sagemaker.forms import INPUT, OUTPUT
 from runtime.settings import WorkflowSettings
 
 Request = dict[str, Any]
 VOLUME_GIB = 30
-INPUT, OUTPUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 # Of one training, wherever its environment allows more.
 TRAINING_SECONDS = 3600
 METRICS = [
@@ -55,33 +56,17 @@ def train(
     pets, root = pets_settings(), _root(settings, prefix)
     longest = min(TRAINING_SECONDS, settings.max_runtime_seconds)
     return {
-        "AlgorithmSpecification": {
-            "TrainingImage": pets.training_image,
-            "TrainingInputMode": "File",
-            "MetricDefinitions": METRICS,
-        },
-        "RoleArn": settings.role_arn,
+        **forms.training(
+            settings,
+            image=pets.training_image,
+            instance_type=pets.instance_type,
+            volume_gib=VOLUME_GIB,
+            metrics=METRICS,
+            inputs=f"{root}/prepared",
+            models=f"{root}/models",
+        ),
         "HyperParameters": {name: str(value) for name, value in hyperparameters.items() if value != ""},
-        "InputDataConfig": [
-            {
-                "ChannelName": channel,
-                "DataSource": {
-                    "S3DataSource": {
-                        "S3DataType": "S3Prefix",
-                        "S3Uri": f"{root}/prepared/{channel}/",
-                        "S3DataDistributionType": "FullyReplicated",
-                    }
-                },
-            }
-            for channel in ("train", "validation")
-        ],
-        "OutputDataConfig": {"S3OutputPath": f"{root}/models"},
         "CheckpointConfig": {"S3Uri": f"{root}/checkpoints", "LocalPath": "/opt/ml/checkpoints"},
-        "ResourceConfig": {
-            "InstanceType": pets.instance_type,
-            "InstanceCount": 1,
-            "VolumeSizeInGB": VOLUME_GIB,
-        },
         "StoppingCondition": {
             "MaxRuntimeInSeconds": longest,
             "MaxWaitTimeInSeconds": longest + int(wait_seconds),
@@ -112,40 +97,11 @@ def _processing(
     inputs: dict[str, tuple[str, str]],
     outputs: dict[str, tuple[str, str]],
 ) -> Request:
-    return {
-        "RoleArn": settings.role_arn,
-        "AppSpecification": {
-            "ImageUri": pets_settings().training_image,
-            "ContainerEntrypoint": ["python", "-m", "ml.pets.container", *program],
-        },
-        "ProcessingResources": {
-            "ClusterConfig": {
-                "InstanceType": settings.instance_types["processing"],
-                "InstanceCount": 1,
-                "VolumeSizeInGB": VOLUME_GIB,
-            }
-        },
-        "ProcessingInputs": [
-            {
-                "InputName": name,
-                "S3Input": {
-                    "S3Uri": uri,
-                    "LocalPath": path,
-                    "S3DataType": "S3Prefix",
-                    "S3InputMode": "File",
-                    "S3DataDistributionType": "FullyReplicated",
-                },
-            }
-            for name, (uri, path) in inputs.items()
-        ],
-        "ProcessingOutputConfig": {
-            "Outputs": [
-                {
-                    "OutputName": name,
-                    "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": "EndOfJob"},
-                }
-                for name, (uri, path) in outputs.items()
-            ]
-        },
-        "StoppingCondition": {"MaxRuntimeInSeconds": settings.max_runtime_seconds},
-    }
+    return forms.processing(
+        settings,
+        image=pets_settings().training_image,
+        entrypoint=["python", "-m", "ml.pets.container", *program],
+        volume_gib=VOLUME_GIB,
+        inputs=inputs,
+        outputs=outputs,
+    )
