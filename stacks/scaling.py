@@ -15,17 +15,17 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from stacks.airflow import AirflowStack
-from stacks.config import ROOT, EnvironmentConfig
+from stacks.config import EnvironmentConfig
 from stacks.constructs.airflow_environment import METRICS_DATABASE_USER
 from stacks.constructs.dashboard import Dashboard
+from stacks.constructs.database_reader import reader_environment, reader_files
 from stacks.constructs.python_function import PythonFunction, allow_parameter
 from stacks.constructs.sleep import Sleep
 from stacks.network import NetworkStack
-from stacks.storage import DATABASE_NAME, StorageStack
+from stacks.storage import StorageStack
 from stacks.waivers import policy_of, waive
 
 MEMORY_MIB = 256
-DATABASE_CA = "database-ca.pem"
 
 
 class ScalingStack(cdk.Stack):
@@ -44,7 +44,7 @@ class ScalingStack(cdk.Stack):
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
         in_vpc: dict[str, Any] = {
-            "files": {DATABASE_CA: ROOT / config.database.ca_bundle},
+            "files": reader_files(config),
             "vpc": network.vpc,
             "vpc_subnets": network.service_subnets,
             "allow_public_subnet": network.assigns_public_ip,
@@ -89,7 +89,7 @@ class ScalingStack(cdk.Stack):
             database_arn=storage.database.instance_arn,
             database_identifier=storage.database.instance_identifier,
             bastion_instance_id=network.bastion.instance.instance_id,
-            in_vpc=in_vpc | {"environment": self._database(storage)},
+            in_vpc=in_vpc | {"environment": reader_environment(storage)},
         )
         storage.database.grant_connect(self.sleep.observer, METRICS_DATABASE_USER)
         Dashboard(self, "Dashboard", config=config, storage=storage)
@@ -101,16 +101,6 @@ class ScalingStack(cdk.Stack):
         cdk.CfnOutput(self, "LoadMetricFunctionName", value=self.function.function_name)
         cdk.CfnOutput(self, "LoadMetricLogGroup", value=load_metric.log_group.log_group_name)
         cdk.CfnOutput(self, "SleepFunctionName", value=self.sleep.function.function_name)
-
-    def _database(self, storage: StorageStack) -> dict[str, str]:
-        """How a function reads the metadata database (lambdas/shared/database.py)."""
-        return {
-            "UPDRAFT_DATABASE_HOST": storage.database.db_instance_endpoint_address,
-            "UPDRAFT_DATABASE_PORT": storage.database.db_instance_endpoint_port,
-            "UPDRAFT_DATABASE_NAME": DATABASE_NAME,
-            "UPDRAFT_DATABASE_USER": METRICS_DATABASE_USER,
-            "UPDRAFT_DATABASE_CA_BUNDLE": DATABASE_CA,
-        }
 
     def _environment(
         self, config: EnvironmentConfig, network: NetworkStack, storage: StorageStack, airflow: AirflowStack
@@ -133,7 +123,7 @@ class ScalingStack(cdk.Stack):
             "UPDRAFT_ENVIRONMENT": config.environment,
             "UPDRAFT_CLUSTER": airflow.cluster.cluster_name,
             "UPDRAFT_SSM_PREFIX": config.ssm_prefix,
-            **self._database(storage),
+            **reader_environment(storage),
             "UPDRAFT_QUEUES": json.dumps(queues),
             "UPDRAFT_SUBNET_IDS": ",".join(network.service_subnet_ids),
             "UPDRAFT_SECURITY_GROUP_IDS": network.groups.airflow.security_group_id,

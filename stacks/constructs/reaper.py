@@ -10,19 +10,19 @@ from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from stacks.config import ROOT, EnvironmentConfig
+from stacks.config import EnvironmentConfig
 from stacks.constructs.airflow_environment import METRICS_DATABASE_USER
 from stacks.constructs.alert_topic import alert_topic
+from stacks.constructs.database_reader import reader_environment, reader_files
 from stacks.constructs.python_function import PythonFunction
 from stacks.network import NetworkStack
-from stacks.storage import DATABASE_NAME, StorageStack
+from stacks.storage import StorageStack
 from stacks.waivers import policy_of, waive
 
 MEMORY_MIB = 256
 INTERVAL = cdk.Duration.minutes(5)
 # Tags of a new job, and its task instance's state, are there by then.
 GRACE = cdk.Duration.minutes(1)
-DATABASE_CA = "database-ca.pem"
 STOPPABLE = {
     "training-job": "TrainingJob",
     "processing-job": "ProcessingJob",
@@ -57,7 +57,7 @@ class Reaper(Construct):
             name="reaper",
             entry="handler",
             timeout=cdk.Duration.minutes(2),
-            files={DATABASE_CA: ROOT / config.database.ca_bundle},
+            files=reader_files(config),
             memory_size=MEMORY_MIB,
             vpc=network.vpc,
             vpc_subnets=network.service_subnets,
@@ -70,11 +70,7 @@ class Reaper(Construct):
                 "UPDRAFT_GRACE_SECONDS": str(GRACE.to_seconds()),
                 "UPDRAFT_NOTEBOOK_HOURS": str(notebook.longest_hours if notebook else 0),
                 "UPDRAFT_DRY_RUN": "false",
-                "UPDRAFT_DATABASE_HOST": storage.database.db_instance_endpoint_address,
-                "UPDRAFT_DATABASE_PORT": storage.database.db_instance_endpoint_port,
-                "UPDRAFT_DATABASE_NAME": DATABASE_NAME,
-                "UPDRAFT_DATABASE_USER": METRICS_DATABASE_USER,
-                "UPDRAFT_DATABASE_CA_BUNDLE": DATABASE_CA,
+                **reader_environment(storage),
             },
             retry_attempts=0,
         ).function
