@@ -40,7 +40,7 @@ with metadata.connect() as connection, connection.cursor() as cursor:
 
 def switches(platform: Platform, count: int, runs: int) -> dict[str, Any]:
     """Switch `count` times in each condition, with `runs` runs in flight; figures for each condition."""
-    return {name: _in_condition(platform, name, count, runs) for name in CONDITIONS}
+    return {"conditions": {name: _in_condition(platform, name, count, runs) for name in CONDITIONS}}
 
 
 def _in_condition(platform: Platform, condition: str, count: int, runs: int) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _judge(platform: Platform, started: list[tuple[str, str]], marks: dict[str, 
         if last["state"] == "success":
             seen = set(platform.airflow.xcom(dag_id, run_id, last["task_id"]))
             version = platform.airflow.run(dag_id, run_id)["bundle_version"]
-            mixed += seen != {marks[version]}
+            mixed += seen != {marks.get(version)}
     return {"mixed_version_runs": mixed, "failed_tasks": failed}
 
 
