@@ -245,12 +245,17 @@ def _wake(target: Target) -> None:
 def _wait_until_settled(target: Target) -> None:
     """Let an operation end that a killed deployment left behind; CloudFormation refuses a second one meanwhile."""
     deadline = time.monotonic() + SETTLED_SECONDS
-    while moving := [name for name, state in _stack_states(target).items() if state.endswith("_IN_PROGRESS")]:
+    while moving := [name for name, state in _stack_states(target).items() if is_changing(state)]:
         if time.monotonic() > deadline:
             raise OperatorError(
                 f"still changing after {SETTLED_SECONDS} s: {', '.join(moving)}. Start afresh with: ./updraft down --wipe"
             )
         time.sleep(0.5)
+
+
+def is_changing(stack_status: str) -> bool:
+    """Whether CloudFormation is at work on a stack of this status; in review, it waits for a change set's execution."""
+    return stack_status.endswith("_IN_PROGRESS") and stack_status != "REVIEW_IN_PROGRESS"
 
 
 def _stack_states(target: Target) -> dict[str, str]:

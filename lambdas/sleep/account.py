@@ -203,7 +203,7 @@ class Account:
                 if error.response["Error"]["Code"] != "ValidationError":  # there is no such stack
                     raise
                 continue
-            found += [f"stack {name}" for stack in stacks if stack["StackStatus"].endswith("_IN_PROGRESS")]
+            found += [f"stack {name}" for stack in stacks if _is_changing(stack["StackStatus"])]
         return tuple(found)
 
     def _work(self) -> Work | None:
@@ -214,3 +214,8 @@ class Account:
             print(json.dumps({"observer_failed": document}))
             return None
         return Work(**document)
+
+
+def _is_changing(stack_status: str) -> bool:
+    # A new stack in review waits for somebody to execute its change set, which may never happen.
+    return stack_status.endswith("_IN_PROGRESS") and stack_status != "REVIEW_IN_PROGRESS"

@@ -29,7 +29,7 @@ SETTINGS = Settings(
     application="dags",
     deployment_group="bastion",
     observer="observer",
-    stacks=(f"{PREFIX}-airflow", f"{PREFIX}-scaling", f"{PREFIX}-tracking"),
+    stacks=(f"{PREFIX}-airflow", f"{PREFIX}-scaling", f"{PREFIX}-tracking", f"{PREFIX}-pets"),
 )
 
 
@@ -326,6 +326,8 @@ class Operations:
     def describe_stacks(self, *, StackName: str) -> Any:
         if StackName.endswith("-tracking"):
             raise refuse("ValidationError", "DescribeStacks")
+        if StackName.endswith("-pets"):  # its deployment was cut off before it began
+            return {"Stacks": [{"StackStatus": "REVIEW_IN_PROGRESS"}]}
         moving = self._world.stack_until > self._world.now
         return {"Stacks": [{"StackStatus": "UPDATE_IN_PROGRESS" if moving else "UPDATE_COMPLETE"}]}
 
