@@ -23,6 +23,7 @@ from flights import jobs
 from runtime.lineage.notes import note
 from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
+from runtime.sagemaker.registry import read_evaluation
 from runtime.settings import job_name, workflow_settings
 
 PREFIX = "flights/{{ run_id | replace(':', '-') | replace('+', '-') }}"
@@ -87,7 +88,7 @@ def sagemaker_training() -> None:
     def gate(prefix: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         from flights import registry
 
-        report = registry.read_evaluation(workflow_settings(), prefix)
+        report = read_evaluation(workflow_settings(), prefix)
         return registry.choose(report, threshold=(params or {})["threshold"])
 
     @task(execution_timeout=timedelta(minutes=5))

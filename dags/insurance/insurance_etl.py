@@ -39,6 +39,7 @@ from insurance.catalog import (
 from runtime.assets import data_asset, table_asset
 from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
+from runtime.sagemaker.registry import read_evaluation
 from runtime.settings import workflow_settings
 
 PREFIX = "insurance/runs/{{ run_id | replace(':', '-') | replace('+', '-') }}"
@@ -126,7 +127,7 @@ def write_matrices(prefix: str) -> dict[str, int]:
 def gate(prefix: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
     from insurance import registry
 
-    report = registry.read_evaluation(workflow_settings(), prefix)
+    report = read_evaluation(workflow_settings(), prefix)
     return registry.judge(report, threshold=(params or {})["threshold"])
 
 
@@ -152,7 +153,7 @@ def record(
 
     return registry.record(
         registered=registered,
-        report=registry.read_evaluation(workflow_settings(), prefix),
+        report=read_evaluation(workflow_settings(), prefix),
         parameters=params or {},
         context=get_current_context(),
     )

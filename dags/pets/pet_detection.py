@@ -29,6 +29,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from pets import jobs
 from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
+from runtime.sagemaker.registry import read_evaluation
 from runtime.settings import job_name, tags, workflow_settings
 
 # Of the data bucket; the application's build may read below its first part (stacks/pets.py).
@@ -65,7 +66,7 @@ def accept(prefix: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
     """The gate: no better than the baseline, or below the threshold, and it ends here."""
     from pets import registry
 
-    report = registry.read_evaluation(workflow_settings(), prefix)
+    report = read_evaluation(workflow_settings(), prefix)
     return registry.accept(report, threshold=(params or {})["threshold"])
 
 
