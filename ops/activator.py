@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ops.console import OperatorError
-from stacks.config import CLOCK_TIME, EMULATED_ACCOUNT, ENVIRONMENTS, ConfigError, parse_environment
+from stacks.config import EMULATED_ACCOUNT, ENVIRONMENTS, ConfigError, parse_environment
+from stacks.sections import CLOCK_TIME
 
 STARTER = Path(__file__).with_name("starter")
 NAME = re.compile(r"[a-z][a-z0-9]{0,15}")

@@ -8,10 +8,11 @@ import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
-from stacks.config import EnvironmentConfig, ExistingNetwork
+from stacks.config import EnvironmentConfig
 from stacks.constructs.bastion import Bastion
 from stacks.constructs.log_group import log_group
 from stacks.constructs.security_groups import SecurityGroups
+from stacks.sections import ExistingNetwork
 from stacks.waivers import waive
 
 NAT_GATEWAYS = {"gateway": 1, "gateway_per_az": None, "instance": 0, "none": 0}

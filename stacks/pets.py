@@ -11,12 +11,13 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from stacks.airflow import AirflowStack
-from stacks.config import EnvironmentConfig, Pets
+from stacks.config import EnvironmentConfig
 from stacks.constructs.image_context import Image
 from stacks.constructs.pets_build import PetsBuild
 from stacks.constructs.pets_service import NAME, PetsService
 from stacks.constructs.security_groups import PETS as PORT
 from stacks.network import NetworkStack
+from stacks.sections import Pets
 from stacks.storage import StorageStack
 from stacks.waivers import waive
 

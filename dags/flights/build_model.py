@@ -25,6 +25,7 @@ from flights import grid, jobs, stages
 from flights.stages import PREFIX
 from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
+from runtime.sagemaker.registry import read_evaluation
 
 
 @dag(
@@ -44,11 +45,10 @@ from runtime.sagemaker.operator import SageMakerJobOperator
 def build_model() -> None:
     @task(execution_timeout=timedelta(minutes=10))
     def record(trained: dict[str, Any], prefix: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        from flights import registry
         from runtime import experiments
         from runtime.settings import workflow_settings
 
-        context, report = get_current_context(), registry.read_evaluation(workflow_settings(), prefix)
+        context, report = get_current_context(), read_evaluation(workflow_settings(), prefix)
         scores = report["candidates"]["built"]
         run_id = experiments.start_run(
             context, experiment=stages.EXPERIMENT, name=f"build_model {context['run_id']}", parameters=params

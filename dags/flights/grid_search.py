@@ -27,6 +27,7 @@ from flights import grid, jobs, stages
 from flights.stages import PREFIX
 from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
+from runtime.sagemaker.registry import read_evaluation
 from runtime.settings import workflow_settings
 
 # As many trainings of a search at once: an account's quota for an instance type is often a few.
@@ -99,7 +100,7 @@ def grid_search() -> None:
         from flights import registry
         from runtime import experiments
 
-        report = registry.read_evaluation(workflow_settings(), prefix)
+        report = read_evaluation(workflow_settings(), prefix)
         test_auc, baseline_auc = report["candidates"]["best"]["auc"], report["baseline"]["auc"]
         for run_id in (parent_id, best["mlflow_run_id"]):
             experiments.record(run_id, metrics={"test_auc": test_auc, "baseline_auc": baseline_auc})

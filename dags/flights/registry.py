@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import boto3
 from airflow.sdk.exceptions import AirflowFailException
 
-from runtime.lineage.notes import note_model_package
-from runtime.sagemaker.models import complete_model, create_model
-from runtime.settings import WorkflowSettings, tags
-
-
-def read_evaluation(settings: WorkflowSettings, prefix: str) -> dict[str, Any]:
-    """The report that the evaluation job wrote."""
-    answer = boto3.client("s3").get_object(
-        Bucket=settings.data_bucket, Key=f"{prefix}/evaluation/evaluation.json"
-    )
-    report: dict[str, Any] = json.loads(answer["Body"].read())
-    return report
+from runtime.sagemaker.registry import register_model
+from runtime.settings import WorkflowSettings
 
 
 def final_metrics(training_job: str) -> dict[str, float]:
@@ -47,27 +36,14 @@ def register(
     settings: WorkflowSettings, *, name: str, model_uri: str, chosen: dict[str, Any], context: Any
 ) -> dict[str, str]:
     """Create the model and an approved model package; returns their names. Repeating it makes nothing twice."""
-    client = boto3.client("sagemaker")
-    container = {"Image": settings.training_image, "ModelDataUrl": model_uri}
-    create_model(client, name, complete_model({"PrimaryContainer": container}, settings), tags(context))
-    package = client.create_model_package(
-        ModelPackageGroupName=settings.model_package_group,
-        ModelPackageDescription=f"AUC {chosen['value']:.4f}, baseline {chosen['baseline']:.4f}",
-        ClientToken=name,
-        ModelApprovalStatus="Approved",
-        CustomerMetadataProperties={
-            "auc": f"{chosen['value']:.6f}",
-            "baseline": f"{chosen['baseline']:.6f}",
-            # A version of a package can't be tagged: this is its way back to the DAG run.
-            "dag_id": context["ti"].dag_id,
-            "run_id": context["ti"].run_id,
-        },
-        InferenceSpecification={
-            "Containers": [container],
-            "SupportedContentTypes": ["text/csv"],
-            "SupportedResponseMIMETypes": ["text/csv"],
-        },
+    arn = register_model(
+        settings,
+        name=name,
+        container={"Image": settings.training_image, "ModelDataUrl": model_uri},
+        content_type="text/csv",
+        group=settings.model_package_group,
+        description=f"AUC {chosen['value']:.4f}, baseline {chosen['baseline']:.4f}",
+        scores={"auc": chosen["value"], "baseline": chosen["baseline"]},
+        context=context,
     )
-    arn = package["ModelPackageArn"]
-    note_model_package(arn)
     return {"model_name": name, "model_package_arn": arn}

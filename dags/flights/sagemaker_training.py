@@ -19,15 +19,15 @@ from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
 
-from flights import jobs
+from flights import jobs, stages
+from runtime.dag_defaults import run_prefix
 from runtime.lineage.notes import note
 from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
+from runtime.sagemaker.registry import read_evaluation
 from runtime.settings import job_name, workflow_settings
 
-PREFIX = "flights/{{ run_id | replace(':', '-') | replace('+', '-') }}"
-# Of a SageMaker job with its wait for an instance, which is not part of the job's own MaxRuntime.
-JOB_TIMEOUT = timedelta(hours=2)
+PREFIX = run_prefix("flights")
 
 
 @dag(
@@ -38,12 +38,7 @@ JOB_TIMEOUT = timedelta(hours=2)
     doc_md=__doc__,
     dagrun_timeout=timedelta(hours=4),
     on_failure_callback=notify_failure,
-    default_args={
-        "owner": "data-science",
-        "retries": 1,
-        "retry_delay": timedelta(seconds=10),
-        "execution_timeout": JOB_TIMEOUT,
-    },
+    default_args=stages.DEFAULT_ARGS,
     params={
         "sample": Param(
             60_000, type="integer", minimum=5_000, maximum=300_000, description="Flights to learn from"
@@ -87,7 +82,7 @@ def sagemaker_training() -> None:
     def gate(prefix: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
         from flights import registry
 
-        report = registry.read_evaluation(workflow_settings(), prefix)
+        report = read_evaluation(workflow_settings(), prefix)
         return registry.choose(report, threshold=(params or {})["threshold"])
 
     @task(execution_timeout=timedelta(minutes=5))
@@ -123,9 +118,7 @@ def sagemaker_training() -> None:
 
     extracted = extract(PREFIX)
     parts = split(PREFIX)
-    prepared = SageMakerJobOperator(
-        task_id="prepare", kind="processing", request=jobs.prepare, op_kwargs={"prefix": PREFIX}
-    )
+    prepared = stages.prepare(PREFIX)
     trained = SageMakerJobOperator(
         task_id="train",
         kind="training",
@@ -146,14 +139,8 @@ def sagemaker_training() -> None:
             "rounds": "{{ params.rounds }}",
         },
     )
-    evaluated = SageMakerJobOperator(
-        task_id="evaluate",
-        kind="processing",
-        request=jobs.evaluate,
-        op_kwargs={
-            "prefix": PREFIX,
-            "candidates": {"trained": trained.output["model_uri"], "tuned": tuned.output["model_uri"]},
-        },
+    evaluated = stages.evaluate(
+        PREFIX, {"trained": trained.output["model_uri"], "tuned": tuned.output["model_uri"]}
     )
     chosen = gate(PREFIX)
     registered = register(chosen, trained.output, tuned.output)

@@ -1,4 +1,4 @@
-"""What the hyper-parameter pipelines have in common: the flights' matrices before, evaluation and registration after."""
+"""What the flights' pipelines have in common: the matrices before, evaluation and registration after."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from airflow.sdk import get_current_context, task, task_group
 
 from flights import jobs
 from flights.grid import SAMPLE
+from runtime.dag_defaults import default_args, run_prefix
 from runtime.sagemaker.operator import SageMakerJobOperator
 from runtime.settings import job_name, workflow_settings
 
 # Everything of a run lies here in the data bucket.
-PREFIX = "flights/{{ dag.dag_id }}/{{ run_id | replace(':', '-') | replace('+', '-') }}"
-DEFAULT_ARGS = {
-    "owner": "data-science",
-    "retries": 1,
-    "retry_delay": timedelta(seconds=10),
+PREFIX = run_prefix("flights/{{ dag.dag_id }}")
+DEFAULT_ARGS = default_args(
+    "data-science",
     # Of a SageMaker job with its wait for an instance, which is not part of the job's own MaxRuntime.
-    "execution_timeout": timedelta(hours=2),
-}
+    execution_timeout=timedelta(hours=2),
+)
 EXPERIMENT = "flights"
 
 
@@ -40,10 +39,15 @@ def prepared_flights(prefix: str) -> None:
 
         return etl.split(bucket=workflow_settings().data_bucket, prefix=prefix)
 
-    prepared = SageMakerJobOperator(
+    prepared = prepare(prefix)
+    extract(prefix) >> split(prefix) >> prepared
+
+
+def prepare(prefix: str) -> SageMakerJobOperator:
+    """The matrices of a run's splits."""
+    return SageMakerJobOperator(
         task_id="prepare", kind="processing", request=jobs.prepare, op_kwargs={"prefix": prefix}
     )
-    extract(prefix) >> split(prefix) >> prepared
 
 
 def evaluate(prefix: str, candidates: dict[str, Any]) -> SageMakerJobOperator:

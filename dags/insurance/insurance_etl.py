@@ -37,11 +37,13 @@ from insurance.catalog import (
     staged_key,
 )
 from runtime.assets import data_asset, table_asset
+from runtime.dag_defaults import default_args, run_prefix
 from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
+from runtime.sagemaker.registry import read_evaluation
 from runtime.settings import workflow_settings
 
-PREFIX = "insurance/runs/{{ run_id | replace(':', '-') | replace('+', '-') }}"
+PREFIX = run_prefix("insurance/runs")
 RAW = [data_asset(raw_key(table)) for table in DELIVERED]
 STAGED = {table: data_asset(staged_key(table)) for table in (*DELIVERED, ENRICHED, FEATURES)}
 LAKE = {table: data_asset(curated_key(table)) for table in (*CURATED, SCORES)}
@@ -126,7 +128,7 @@ def write_matrices(prefix: str) -> dict[str, int]:
 def gate(prefix: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
     from insurance import registry
 
-    report = registry.read_evaluation(workflow_settings(), prefix)
+    report = read_evaluation(workflow_settings(), prefix)
     return registry.judge(report, threshold=(params or {})["threshold"])
 
 
@@ -152,7 +154,7 @@ def record(
 
     return registry.record(
         registered=registered,
-        report=registry.read_evaluation(workflow_settings(), prefix),
+        report=read_evaluation(workflow_settings(), prefix),
         parameters=params or {},
         context=get_current_context(),
     )
@@ -192,12 +194,7 @@ def run_date() -> date:
     doc_md=__doc__,
     dagrun_timeout=timedelta(hours=4),
     on_failure_callback=notify_failure,
-    default_args={
-        "owner": "data-engineering",
-        "retries": 1,
-        "retry_delay": timedelta(seconds=10),
-        "execution_timeout": timedelta(minutes=15),
-    },
+    default_args=default_args("data-engineering", execution_timeout=timedelta(minutes=15)),
     params={
         "policies": Param(
             20_000, type="integer", minimum=1_000, maximum=1_000_000, description="Policies delivered"

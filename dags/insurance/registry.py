@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-import boto3
 from airflow.sdk.exceptions import AirflowFailException
 
 from insurance import jobs
 from runtime import experiments
-from runtime.lineage.notes import note_model_package
-from runtime.sagemaker.models import complete_model, create_model
-from runtime.settings import WorkflowSettings, tags
+from runtime.sagemaker.registry import register_model
+from runtime.settings import WorkflowSettings
 
 METRIC = "auc"
 # Of the experiment and the registered model in MLflow.
 EXPERIMENT, MODEL = "insurance", "insurance-claims"
 PACKAGE_TAG = "model_package_arn"
-
-
-def read_evaluation(settings: WorkflowSettings, prefix: str) -> dict[str, Any]:
-    """The report that the evaluation job wrote."""
-    answer = boto3.client("s3").get_object(
-        Bucket=settings.data_bucket, Key=f"{prefix}/evaluation/evaluation.json"
-    )
-    report: dict[str, Any] = json.loads(answer["Body"].read())
-    return report
 
 
 def judge(report: Mapping[str, Any], *, threshold: float) -> dict[str, Any]:
@@ -52,33 +40,21 @@ def register(
     group = settings.insurance.get("model_package_group")
     if group is None:
         raise AirflowFailException("there is no model package group yet; deploy the workflows stack again")
-    client = boto3.client("sagemaker")
-    container = {
-        "Image": settings.training_image,
-        "ModelDataUrl": model_uri,
-        "Environment": jobs.ENVIRONMENT,
-    }
-    create_model(client, name, complete_model({"PrimaryContainer": container}, settings), tags(context))
-    package = client.create_model_package(
-        ModelPackageGroupName=group,
-        ModelPackageDescription=f"AUC {judged['value']:.4f}, tariff {judged['baseline']:.4f}",
-        ClientToken=name,
-        ModelApprovalStatus="Approved",
-        CustomerMetadataProperties={
-            "auc": f"{judged['value']:.6f}",
-            "baseline": f"{judged['baseline']:.6f}",
-            # A version of a package can't be tagged: this is its way back to the DAG run.
-            "dag_id": context["ti"].dag_id,
-            "run_id": context["ti"].run_id,
+    arn = register_model(
+        settings,
+        name=name,
+        container={
+            "Image": settings.training_image,
+            "ModelDataUrl": model_uri,
+            "Environment": jobs.ENVIRONMENT,
         },
-        InferenceSpecification={
-            "Containers": [container],
-            "SupportedContentTypes": ["text/csv"],
-            "SupportedResponseMIMETypes": ["text/csv"],
-        },
+        content_type="text/csv",
+        group=group,
+        description=f"AUC {judged['value']:.4f}, tariff {judged['baseline']:.4f}",
+        scores={"auc": judged["value"], "baseline": judged["baseline"]},
+        context=context,
     )
-    note_model_package(package["ModelPackageArn"])
-    return {"model_name": name, "model_package_arn": package["ModelPackageArn"], "model_uri": model_uri}
+    return {"model_name": name, "model_package_arn": arn, "model_uri": model_uri}
 
 
 def record(

@@ -27,12 +27,14 @@ from airflow.sdk import Param, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pets import jobs
+from runtime.dag_defaults import default_args, run_prefix
 from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
+from runtime.sagemaker.registry import read_evaluation
 from runtime.settings import job_name, tags, workflow_settings
 
 # Of the data bucket; the application's build may read below its first part (stacks/pets.py).
-PREFIX = "pets/{{ run_id | replace(':', '-') | replace('+', '-') }}"
+PREFIX = run_prefix("pets")
 HYPERPARAMETERS = ("epochs", "batch_size", "learning_rate", "pretrained")
 
 
@@ -65,7 +67,7 @@ def accept(prefix: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
     """The gate: no better than the baseline, or below the threshold, and it ends here."""
     from pets import registry
 
-    report = registry.read_evaluation(workflow_settings(), prefix)
+    report = read_evaluation(workflow_settings(), prefix)
     return registry.accept(report, threshold=(params or {})["threshold"])
 
 
@@ -195,7 +197,7 @@ def marker_of(context: Any) -> str:
     doc_md=__doc__,
     dagrun_timeout=timedelta(hours=10),
     on_failure_callback=notify_failure,
-    default_args={"owner": "data-science", "retries": 1, "retry_delay": timedelta(seconds=10)},
+    default_args=default_args("data-science"),
     params={
         "source": Param(
             "",

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import threading
 import time
 import zlib
-from typing import Any
 
 from local.account.context import AccountContext
 from local.account.principals import RoleCredentials
-from local.ecs.containers import Container, names_file
+from local.ecs.containers import Container
 from local.ecs.engine import engine_of
 from local.ecs.logs import LogShipper
 from local.ecs.network import Addresses, Tunnel
+from local.ecs.scheduler import ServiceScheduler
 from local.ecs.secrets import resolve
-from local.ecs.service import EcsService, start_deployment, want_stop
-from local.ecs.store import Record, Store, is_steady
+from local.ecs.service import EcsService, want_stop
+from local.ecs.service_names import ServiceNames
+from local.ecs.store import Record, Store
 from local.images import ImageError
-from local.state_file import write_whole
 
 POLL_SECONDS = 0.25
 FORGET_STOPPED_SECONDS = 3600
-LONGEST_BACK_OFF_SECONDS = 60
-LEAST_FAILURES = 3
 STOP_SECONDS = 45
 
 
@@ -41,10 +37,10 @@ class EcsPlane:
         self._engine = engine_of(context.paths)
         self._running: dict[str, list[Container]] = {}
         self._addresses = Addresses()
-        self._tunnel = Tunnel(context.paths, self._names)
+        self._services = ServiceScheduler(store, self._ecs)
+        self._names = ServiceNames(context, store)
+        self._tunnel = Tunnel(context.paths, self._names.table)
         self._logs = LogShipper(context)
-        self._dns_names: dict[str, tuple[str, str]] = {}
-        self._published: dict[str, list[str]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ecs", daemon=True)
 
@@ -107,12 +103,10 @@ class EcsPlane:
             self._step_task(task)
         with self._store.lock:
             for service in services:
-                self._step_service(service)
+                self._services.step(service)
             self._forget_old()
-        self._publish_names()
+        self._names.publish()
         self._store.save()
-
-    # Tasks
 
     def _step_task(self, task: Record) -> None:
         arn, status = task["taskArn"], task["lastStatus"]
@@ -268,179 +262,3 @@ class EcsPlane:
         ]
         for arn in old:
             del self._store.tasks[arn]
-
-    # Services
-
-    def _step_service(self, service: Record) -> None:
-        tasks = self._store.service_tasks(service)
-        if service["status"] == "DRAINING":
-            for task in tasks:
-                want_stop(task, "Service deleted", "ServiceSchedulerInitiated")
-            if not tasks:
-                del self._store.services[service["serviceArn"]]
-                self._store.changed()
-            return
-        primary = service["deployments"][0]
-        self._count_failures(service, primary)
-        own = [
-            task
-            for task in tasks
-            if task["startedBy"] == primary["id"] and task["desiredStatus"] == "RUNNING"
-        ]
-        others = [
-            task
-            for task in tasks
-            if task["startedBy"] != primary["id"] and task["desiredStatus"] == "RUNNING"
-        ]
-        desired = service["desiredCount"]
-        self._start_missing(service, primary, own, len(tasks))
-        steady = sum(is_steady(task) for task in own)
-        self._drain(service, others, steady)
-        for task in own[desired:]:
-            want_stop(task, "Scaling activity", "ServiceSchedulerInitiated")
-        if (
-            primary["rolloutState"] == "IN_PROGRESS"
-            and steady >= desired
-            and len(own) == desired
-            and not others
-        ):
-            primary |= {
-                "rolloutState": "COMPLETED",
-                "rolloutStateReason": f"ECS deployment {primary['id']} completed.",
-                "updatedAt": time.time(),
-            }
-            service["_last_good"] = primary["taskDefinition"]
-            service["deployments"] = [primary]
-            self._event(service, f"(service {service['serviceName']}) has reached a steady state.")
-
-    def _start_missing(self, service: Record, primary: Record, own: list[Record], total: int) -> None:
-        desired = service["desiredCount"]
-        if len(own) >= desired or primary["rolloutState"] == "FAILED" or time.time() < service["_not_before"]:
-            return
-        most = math.floor(desired * service["deploymentConfiguration"]["maximumPercent"] / 100)
-        definition = self._store.task_definitions[primary["taskDefinition"]]
-        for _ in range(min(desired - len(own), most - total)):
-            self._ecs.new_task(
-                service["clusterArn"],
-                definition,
-                group=f"service:{service['serviceName']}",
-                started_by=primary["id"],
-                tags=service["tags"] if service["propagateTags"] == "SERVICE" else [],
-                network=service["networkConfiguration"],
-                execute_command=service["enableExecuteCommand"],
-            )
-
-    def _drain(self, service: Record, others: list[Record], steady: int) -> None:
-        """Stop tasks of older deployments as far as the least healthy share allows."""
-        least = math.ceil(
-            service["desiredCount"] * service["deploymentConfiguration"]["minimumHealthyPercent"] / 100
-        )
-        healthy = steady + sum(is_steady(task) for task in others)
-        for task in others:
-            if not is_steady(task):
-                want_stop(task, "Scaling activity", "ServiceSchedulerInitiated")
-            elif healthy - 1 >= least:
-                healthy -= 1
-                want_stop(task, "Scaling activity", "ServiceSchedulerInitiated")
-
-    def _count_failures(self, service: Record, primary: Record) -> None:
-        """Back off after each failure, and open the circuit breaker when a deployment can't get up."""
-        failed = [
-            task
-            for task in self._store.tasks.values()
-            if (
-                task["startedBy"] == primary["id"]
-                and task["lastStatus"] == "STOPPED"
-                and task.get("stopCode") in ("EssentialContainerExited", "TaskFailedToStart")
-            )
-            or (
-                task["startedBy"] == primary["id"]
-                and "health checks" in task.get("stoppedReason", "")
-                and task["lastStatus"] == "STOPPED"
-            )
-        ]
-        new = len(failed) - primary["failedTasks"]
-        if new <= 0:
-            return
-        primary["failedTasks"] = len(failed)
-        service["_failures_in_row"] += new
-        delay = min(2 ** (service["_failures_in_row"] - 1), LONGEST_BACK_OFF_SECONDS)
-        service["_not_before"] = time.time() + delay
-        newest = max(failed, key=lambda task: task["stoppedAt"])
-        codes = [container.get("exitCode") for container in newest["containers"]]
-        self._event(
-            service,
-            f"(task {newest['taskArn'].rpartition('/')[2]}) stopped with {codes}: {newest['stoppedReason']}",
-        )
-        breaker = service["deploymentConfiguration"].get("deploymentCircuitBreaker", {})
-        threshold = min(200, max(LEAST_FAILURES, math.ceil(service["desiredCount"] / 2)))
-        if (
-            breaker.get("enable")
-            and primary["rolloutState"] == "IN_PROGRESS"
-            and primary["failedTasks"] >= threshold
-        ):
-            self._open_breaker(service, primary, rollback=breaker.get("rollback", False))
-
-    def _open_breaker(self, service: Record, primary: Record, *, rollback: bool) -> None:
-        primary |= {
-            "rolloutState": "FAILED",
-            "rolloutStateReason": "ECS deployment circuit breaker: tasks failed to start.",
-        }
-        self._event(service, f"(deployment {primary['id']}) failed: tasks failed to start.")
-        last_good = service["_last_good"]
-        if rollback and last_good and last_good != primary["taskDefinition"]:
-            service["taskDefinition"] = last_good
-            start_deployment(service)
-            service["deployments"][0]["rolloutStateReason"] = "ECS deployment circuit breaker: rolling back."
-
-    def _event(self, service: Record, message: str) -> None:
-        service["events"].insert(0, {"id": f"{time.time_ns()}", "createdAt": time.time(), "message": message})
-        del service["events"][100:]
-        self._store.changed()
-
-    # Names
-
-    def _names(self) -> dict[str, list[str]]:
-        return self._published
-
-    def _publish_names(self) -> None:
-        """Write the addresses of steady tasks under their Cloud Map names, for the shim to read."""
-        with self._store.lock:
-            services = [service for service in self._store.services.values() if service["serviceRegistries"]]
-        table: dict[str, list[str]] = {}
-        for service in services:
-            name, registry = self._registered_name(service)
-            with self._store.lock:
-                steady = [task for task in self._store.service_tasks(service) if is_steady(task)]
-                own = [task["_address"] for task in steady if task["desiredStatus"] == "RUNNING"]
-            table[name] = own or [task["_address"] for task in steady]
-            self._register(registry, steady, self._published.get(name, []) != table[name])
-        if table != self._published:
-            # Containers have users of their own.
-            write_whole(names_file(self._paths), table, mode=0o644)
-            self._published = table
-
-    def _registered_name(self, service: Record) -> tuple[str, str]:
-        arn = service["serviceRegistries"][0]["registryArn"]
-        if arn not in self._dns_names:
-            client = self._context.boto3_client("servicediscovery")
-            registry_id = arn.rpartition("/")[2]
-            registry = client.get_service(Id=registry_id)["Service"]
-            namespace_id = registry.get("NamespaceId") or registry["DnsConfig"]["NamespaceId"]
-            namespace = client.get_namespace(Id=namespace_id)["Namespace"]["Name"]
-            self._dns_names[arn] = (f"{registry['Name']}.{namespace}", registry_id)
-        return self._dns_names[arn]
-
-    def _register(self, registry_id: str, steady: list[Record], changed: bool) -> None:
-        if not changed:
-            return
-        client: Any = self._context.boto3_client("servicediscovery")
-        wanted = {task["taskArn"].rpartition("/")[2]: task["_address"] for task in steady}
-        for instance in client.list_instances(ServiceId=registry_id)["Instances"]:
-            if instance["Id"] not in wanted:
-                with contextlib.suppress(client.exceptions.InstanceNotFound):
-                    client.deregister_instance(ServiceId=registry_id, InstanceId=instance["Id"])
-        for task_id, address in wanted.items():
-            client.register_instance(
-                ServiceId=registry_id, InstanceId=task_id, Attributes={"AWS_INSTANCE_IPV4": address}
-            )

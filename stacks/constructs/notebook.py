@@ -9,9 +9,9 @@ from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from stacks.config import ROOT, EnvironmentConfig
-from stacks.config import Notebook as NotebookConfig
 from stacks.constructs.private_bucket import allow_objects
 from stacks.network import NetworkStack
+from stacks.sections import Notebook as NotebookConfig
 from stacks.storage import StorageStack
 from stacks.waivers import policy_of, waive
 

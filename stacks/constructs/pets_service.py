@@ -13,12 +13,13 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_servicediscovery as servicediscovery
 from constructs import Construct
 
-from stacks.config import EnvironmentConfig, Pets
+from stacks.config import EnvironmentConfig
 from stacks.constructs.airflow_service import DNS_TTL_SECONDS
 from stacks.constructs.airflow_task import ARCHITECTURES
 from stacks.constructs.log_group import log_group
 from stacks.constructs.security_groups import PETS as PORT
 from stacks.constructs.writable_folders import add_writable_folders
+from stacks.sections import Pets
 from stacks.waivers import policy_of, waive
 
 NAME = "pets"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -22,8 +23,8 @@ CASES = Path(__file__).parent / "with_airflow"
 WAREHOUSE_PASSWORD = "generated-for-the-warehouse"
 
 
-def run_case(case: Path, home: Path, image: str, **variables: str) -> None:
-    """Run one file of test cases in the environment of an image."""
+def run_case(case: Path, home: Path, image: str, **variables: str) -> int:
+    """Run one file of test cases in the environment of an image; returns how many passed, and fails with the others."""
     python = ENVIRONMENTS / image / "bin" / "python"
     assert python.exists(), f"the environment of image '{image}' is not there; make it with: ./updraft test"
     ran = subprocess.run(
@@ -44,6 +45,8 @@ def run_case(case: Path, home: Path, image: str, **variables: str) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-5000:]
+    [told] = re.findall(r"^Ran (\d+) tests? in ", ran.stderr, re.MULTILINE)
+    return int(told)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +70,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
 
 @pytest.mark.parametrize("case", ["data", "registry"])
 def test_case_passes(case: str, tmp_path: Path) -> None:
-    run_case(CASES / f"case_insurance_{case}.py", tmp_path, "airflow")
+    assert run_case(CASES / f"case_insurance_{case}.py", tmp_path, "airflow") > 0
 
 
 def connection_to(endpoint: Endpoint) -> dict[str, str]:
@@ -85,7 +88,8 @@ def connection_to(endpoint: Endpoint) -> dict[str, str]:
 
 
 def test_tables_are_exchanged_whole(endpoint: Endpoint, tmp_path: Path) -> None:
-    run_case(CASES / "case_insurance_warehouse.py", tmp_path, "airflow", **connection_to(endpoint))
+    passed = run_case(CASES / "case_insurance_warehouse.py", tmp_path, "airflow", **connection_to(endpoint))
+    assert passed > 0
 
 
 def test_steps_follow_one_another_on_s3_and_postgresql(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -96,7 +100,7 @@ def test_steps_follow_one_another_on_s3_and_postgresql(endpoint: Endpoint, tmp_p
     emulator.start()
     try:
         client(paths, "s3").create_bucket(Bucket="data")
-        run_case(
+        passed = run_case(
             CASES / "case_insurance_pipeline.py",
             tmp_path,
             "airflow",
@@ -107,6 +111,7 @@ def test_steps_follow_one_another_on_s3_and_postgresql(endpoint: Endpoint, tmp_p
         )
     finally:
         emulator.kill()
+    assert passed > 0
 
 
 def test_warehouse_role_reads_nothing_of_airflow_and_others_are_kept_out(endpoint: Endpoint) -> None:
@@ -123,4 +128,5 @@ def test_warehouse_role_reads_nothing_of_airflow_and_others_are_kept_out(endpoin
 
 
 def test_model_learns_and_is_held_against_the_tariff(tmp_path: Path) -> None:
-    run_case(Path(__file__).parent / "with_training" / "case_insurance_model.py", tmp_path, "training")
+    case = Path(__file__).parent / "with_training" / "case_insurance_model.py"
+    assert run_case(case, tmp_path, "training") > 0

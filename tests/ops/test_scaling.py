@@ -10,7 +10,7 @@ import pytest
 
 from ops import scaling
 from ops.console import OperatorError
-from stacks.config import Worker
+from stacks.sizes import Worker
 
 WORKER = Worker(cpu=1024, memory_mib=4096, concurrency=4, min=0, max=3, start_seconds=30)
 NOW = 1_800_000_000.0

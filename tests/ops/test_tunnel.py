@@ -17,7 +17,7 @@ import pytest
 
 from ops import sessions, tunnel
 from ops.console import OperatorError
-from stacks.config import Tracking
+from stacks.sections import Tracking
 
 # Writes down how it was called, then forwards: it listens until it is ended. With a file `broken` it ends at once.
 PLUGIN = """\

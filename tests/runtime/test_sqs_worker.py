@@ -49,7 +49,15 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = folder / "emulator.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "hypercorn", "--bind", f"127.0.0.1:{port}", "ministack.app:app"],
+            # In this very process: a worker that it spawned would outlive it when it is killed.
+            [
+                sys.executable,
+                "-m",
+                "hypercorn",
+                "--workers=0",
+                f"--bind=127.0.0.1:{port}",
+                "ministack.app:app",
+            ],
             cwd=folder,
             env={
                 "PATH": os.environ["PATH"],

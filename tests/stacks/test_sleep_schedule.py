@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from stacks.config import ConfigError, Sleep, parse_environment
+from stacks.config import ConfigError, parse_environment
 from stacks.constructs.sleep import cron
+from stacks.sections import Sleep
 
 DEV = Path(__file__).resolve().parent.parent.parent / "environments" / "dev.toml"
 

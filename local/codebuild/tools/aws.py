@@ -9,17 +9,7 @@ import base64
 import sys
 from pathlib import Path
 
-from local.codebuild.tools.host import Host, RefusedError, options
-
-
-def main() -> int:
-    host, arguments = Host(Path(sys.argv[1])), sys.argv[2:]
-    try:
-        run(host, arguments)
-    except Exception as error:
-        print(f"aws: {error}", file=sys.stderr)
-        return 252 if isinstance(error, RefusedError) else 255
-    return 0
+from local.codebuild.tools.host import Host, RefusedError, call, options
 
 
 def run(host: Host, arguments: list[str]) -> None:
@@ -56,4 +46,4 @@ def copy(host: Host, source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(call("aws", run, refused_status=252, failed_status=255))

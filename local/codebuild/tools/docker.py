@@ -17,21 +17,11 @@ from pathlib import Path
 
 from local import docker, images
 from local.codebuild.tools.aws import login_password
-from local.codebuild.tools.host import Host, RefusedError, options
+from local.codebuild.tools.host import Host, RefusedError, call, options
 from local.paths import ROOT
 
 COMMANDS = ("login", "build", "tag", "push")
 LOCK = "requirements.txt"
-
-
-def main() -> int:
-    host, arguments = Host(Path(sys.argv[1])), sys.argv[2:]
-    try:
-        run(host, arguments)
-    except Exception as error:
-        print(f"docker: {error}", file=sys.stderr)
-        return 125 if isinstance(error, RefusedError) else 1
-    return 0
 
 
 def run(host: Host, arguments: list[str]) -> None:
@@ -130,4 +120,4 @@ def _digest(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(call("docker", run, refused_status=125, failed_status=1))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,19 @@ class Host:
     def client(self, service: str) -> Any:
         """A client of the account."""
         return client(self.paths, service, self.role)
+
+
+def call(
+    name: str, run: Callable[[Host, list[str]], None], *, refused_status: int, failed_status: int
+) -> int:
+    """Call a stand-in with its process's arguments, `BUILD_DIRECTORY ARGUMENT …`; returns its exit status."""
+    host, arguments = Host(Path(sys.argv[1])), sys.argv[2:]
+    try:
+        run(host, arguments)
+    except Exception as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return refused_status if isinstance(error, RefusedError) else failed_status
+    return 0
 
 
 def options(

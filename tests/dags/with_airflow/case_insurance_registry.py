@@ -76,7 +76,7 @@ class Registration(unittest.TestCase):
         self.stubber.activate()
         self.addCleanup(self.stubber.deactivate)
         for patch in (
-            mock.patch("insurance.registry.boto3.client", return_value=self.client),
+            mock.patch("boto3.client", return_value=self.client),
             mock.patch.dict("os.environ", ENVIRONMENT),
         ):
             patch.start()

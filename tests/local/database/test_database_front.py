@@ -1,6 +1,9 @@
 """A real PostgreSQL behind its TLS front, as libpq sees it."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg2
 import pytest
@@ -61,11 +64,27 @@ def test_master_is_no_superuser_and_may_make_roles_and_databases(endpoint: Endpo
 
 
 def test_cancel_request_reaches_the_server(endpoint: Endpoint) -> None:
-    connection = endpoint.connect()
-    connection.cancel()
+    connection, watcher = endpoint.connect(), endpoint.connect()
+    watcher.autocommit = True
+
+    def state(cursor: Any) -> str:
+        cursor.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", [connection.info.backend_pid])
+        return str(cursor.fetchone()[0])
+
+    with ThreadPoolExecutor() as pool, connection.cursor() as cursor, watcher.cursor() as watching:
+        sleeping = pool.submit(cursor.execute, "SELECT pg_sleep(60)")
+        while state(watching) != "active":
+            assert not sleeping.done(), "it was never seen asleep"
+            time.sleep(0.02)
+        connection.cancel()
+        with pytest.raises(psycopg2.errors.QueryCanceled):
+            sleeping.result()
+    connection.rollback()
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
+        assert cursor.fetchone() == (1,)
     connection.close()
+    watcher.close()
 
 
 @pytest.mark.parametrize("name", ["rdsadmin", "pg_x", "", "1a", "a b", "a" * 64, 'a"b'])

@@ -185,9 +185,10 @@ def test_leftovers_of_a_killed_account_go(calls: Calls, paths: LocalPaths) -> No
     assert calls.of("rm")[0][:4] == ["rm", "--force", "--volumes", "abc"]
 
 
-@pytest.mark.usefixtures("calls")
-def test_container_that_is_gone_is_as_good_as_removed(paths: LocalPaths) -> None:
+def test_container_that_is_gone_is_as_good_as_removed(calls: Calls, paths: LocalPaths) -> None:
     Docker("unix:///engine.sock", paths.root).remove_container("gone")
+    [words] = calls.of("rm")
+    assert words[:4] == ["rm", "--force", "--volumes", "gone"]
 
 
 def test_no_docker_at_all_is_said(paths: LocalPaths, monkeypatch: pytest.MonkeyPatch) -> None:

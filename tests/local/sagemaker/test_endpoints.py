@@ -301,9 +301,10 @@ def test_deleted_config_and_model_do_not_end_what_serves(host: Host, runtime: An
     config = describe(host, name)["EndpointConfigName"]
     host.service.call("DeleteEndpointConfig", {"EndpointConfigName": config})
     host.service.call("DeleteModel", {"ModelName": f"{config}-one"})
-    [process] = instances(host, name)
+    [(process, pid)] = instances(host, name).items()
     processes.stop(host.paths, process, timeout_seconds=0)
     wait_until(lambda: answers(runtime, name), "another instance serves the same model")
+    assert pid not in instances(host, name).values()
 
 
 @pytest.mark.parametrize(
