@@ -27,6 +27,7 @@ HONOURED: dict[str, dict[str, tuple[Any, ...]]] = {
         "InputDataConfig.*.DataSource.FileSystemDataSource": (),
         "InputDataConfig.*.DataSource.S3DataSource.S3DataType": ("S3Prefix",),
         "OutputDataConfig.CompressionType": ("GZIP",),
+        "ExperimentConfig": (),
     },
     "ProcessingJob": {
         "ProcessingResources.ClusterConfig.InstanceCount": (1,),
@@ -37,6 +38,7 @@ HONOURED: dict[str, dict[str, tuple[Any, ...]]] = {
         "ProcessingInputs.*.S3Input.S3CompressionType": ("None",),
         "ProcessingOutputConfig.Outputs.*.FeatureStoreOutput": (),
         "ProcessingOutputConfig.Outputs.*.S3Output.S3UploadMode": ("EndOfJob",),
+        "ExperimentConfig": (),
     },
     "TransformJob": {
         "TransformResources.InstanceCount": (1,),
@@ -45,6 +47,7 @@ HONOURED: dict[str, dict[str, tuple[Any, ...]]] = {
         "TransformInput.DataSource.S3DataSource.S3DataType": ("S3Prefix",),
         "DataProcessing": (),
         "DataCaptureConfig": (),
+        "ExperimentConfig": (),
     },
     "HyperParameterTuningJob": {
         "TrainingJobDefinitions": (),

@@ -26,7 +26,7 @@ from local import docker
 from local.account.principals import RoleCredentials
 from local.paths import LocalPaths
 from local.sagemaker.container import JobContainer
-from local.sagemaker.outcome import JobEndedError, JobFailedError, SpotInterruptionError
+from local.sagemaker.outcome import JobEndedError, JobFailedError, SpotInterruptionError, ended
 from local.sagemaker.serving import (
     batches,
     fetch_model,
@@ -329,9 +329,8 @@ class Instance:
     def _finish(self, status: str, secondary: str, reason: str | None = None) -> None:
         self.logs.finish()
         ended_at = time.time()
-        for transition in self.status["transitions"]:
-            transition.setdefault("EndTime", ended_at)
         self.status |= {
+            "transitions": ended(self.status["transitions"], secondary, ended_at),
             "status": status,
             "secondary": secondary,
             "failure_reason": reason[:1024] if reason else None,

@@ -15,6 +15,7 @@ from local import docker, processes
 from local.account.context import AccountContext
 from local.sagemaker.endpoint_host import EndpointHost
 from local.sagemaker.launch import launch
+from local.sagemaker.outcome import ended
 from local.sagemaker.service import JOBS, RUNNING, SageMakerService, new_suffix
 from local.sagemaker.store import Record, Store
 from local.sagemaker.tuning import best_trial, draw, objective
@@ -252,7 +253,12 @@ class SageMakerPlane:
         now = time.time()
         job |= {JOBS[kind][3]: "Failed", "FailureReason": reason, "LastModifiedTime": now}
         if kind == "TrainingJob":
-            job |= {"SecondaryStatus": "Failed", "TrainingEndTime": now}
+            transitions = ended(job["SecondaryStatusTransitions"], "Failed", now)
+            job |= {
+                "SecondaryStatus": "Failed",
+                "SecondaryStatusTransitions": transitions,
+                "TrainingEndTime": now,
+            }
         if kind == "HyperParameterTuningJob":
             job["HyperParameterTuningEndTime"] = now
         self._store.changed()

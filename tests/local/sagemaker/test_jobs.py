@@ -70,6 +70,13 @@ def unpacked(archive: bytes) -> dict[str, bytes]:
         }
 
 
+def passed(job: dict[str, Any]) -> list[str]:
+    """The secondary statuses that a training has gone through, each of them with its end."""
+    transitions = job["SecondaryStatusTransitions"]
+    assert all(each["EndTime"] >= each["StartTime"] for each in transitions)
+    return [each["Status"] for each in transitions]
+
+
 def test_training_learns_from_its_channel_and_leaves_a_model(host: Host) -> None:
     host.program(LEARN)
     host.put("learn/sub/rows.csv", b"1,2\n")
@@ -82,11 +89,7 @@ def test_training_learns_from_its_channel_and_leaves_a_model(host: Host) -> None
     assert (job["TrainingJobStatus"], job.get("FailureReason")) == ("Completed", None)
     assert unpacked(host.get(job["ModelArtifacts"]["S3ModelArtifacts"])) == {"model.txt": b"1,2\n"}
     assert [(item["MetricName"], item["Value"]) for item in job["FinalMetricDataList"]] == [("auc", 0.75)]
-    assert [item["Status"] for item in job["SecondaryStatusTransitions"]][-3:] == [
-        "Downloading",
-        "Training",
-        "Uploading",
-    ]
+    assert passed(job)[-4:] == ["Downloading", "Training", "Uploading", "Completed"]
     assert job["BillableTimeInSeconds"] >= 1
 
 
@@ -117,6 +120,7 @@ def test_failing_script_fails_the_job_with_its_reason(host: Host, source: str, r
     host.service.call("CreateTrainingJob", training(name))
     job = host.ended("TrainingJob", name)
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Failed", "Failed")
+    assert passed(job) == ["Downloading", "Training", "Failed"]
     assert reason in job["FailureReason"]
 
 
@@ -150,6 +154,7 @@ def test_stopped_training_keeps_what_it_saved(host: Host) -> None:
     host.service.call("StopTrainingJob", {"TrainingJobName": name})
     job = host.ended("TrainingJob", name)
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "Stopped")
+    assert passed(job)[-2:] == ["Uploading", "Stopped"]
     assert unpacked(host.get(job["ModelArtifacts"]["S3ModelArtifacts"])) == {"saved": b"at SIGTERM"}
 
 
@@ -159,6 +164,7 @@ def test_training_beyond_its_limit_is_stopped(host: Host) -> None:
     host.service.call("CreateTrainingJob", training(name, StoppingCondition={"MaxRuntimeInSeconds": 2}))
     job = host.ended("TrainingJob", name)
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
+    assert passed(job)[-1] == "MaxRuntimeExceeded"
     assert job["BillableTimeInSeconds"] < 10
 
 
@@ -470,6 +476,7 @@ def test_job_without_capacity_fails_with_sagemakers_reason(host: Host) -> None:
     assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"].startswith("CapacityError: Unable to provision")
     assert "TrainingStartTime" not in job
+    assert passed(job) == ["Failed"]
 
 
 @pytest.mark.parametrize(

@@ -112,13 +112,17 @@ def test_job_that_was_answered_is_on_disk(sagemaker: SageMakerService, tmp_path:
     [
         ({"EnableManagedSpotTraining": True}, "MaxWaitTimeInSeconds above 0 is required"),
         (
+            {"ExperimentConfig": {"ExperimentName": "e"}},
+            "ExperimentConfig is not available in the local account; leave it out",
+        ),
+        (
             {"ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}},
             "ResourceConfig.InstanceCount 2 is not available in the local account; it has 1",
         ),
         ({"AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "Pipe"}}, "Pipe"),
         ({"HyperParameters": {str(number): "" for number in range(101)}}, "length less than or equal to 100"),
     ],
-    ids=["spot", "instances", "pipe", "too many"],
+    ids=["spot", "experiment", "instances", "pipe", "too many"],
 )
 def test_setting_that_would_be_ignored_is_refused(
     sagemaker: SageMakerService, change: dict[str, Any], reason: str
