@@ -39,13 +39,19 @@ class Database:
 
     port: int
     authority: Path
+    name: str = NAME
+
+    def copy(self, name: str) -> Database:
+        """The same content under another name."""
+        Database(self.port, self.authority, "postgres").query(f"CREATE DATABASE {name} TEMPLATE {self.name}")
+        return Database(self.port, self.authority, name)
 
     def connect(self) -> Any:
         """A connection that commits each statement."""
         connection = psycopg2.connect(
             host="127.0.0.1",
             port=self.port,
-            dbname=NAME,
+            dbname=self.name,
             user=USER,
             password=PASSWORD,
             sslmode="verify-full",

@@ -31,15 +31,16 @@ def fill() -> None:
 
 
 def run(*, fail: bool = False) -> None:
-    """One run of the DAG, by this version's own task code."""
+    """One run of the DAG, by this version's own task code; raises RuntimeError when it doesn't end as asked."""
     from airflow.dag_processing.dagbag import DagBag
 
     folder = Path(__file__).parent / "dags"
-    sys.path.insert(0, str(folder))
     bag = DagBag(dag_folder=str(folder), bundle_path=folder, bundle_name="upgrade")
     if bag.import_errors:
         raise RuntimeError(f"the DAG doesn't import: {bag.import_errors}")
-    bag.dags["upgrade_history"].test(run_conf={"fail": fail})
+    ended = bag.dags["upgrade_history"].test(run_conf={"fail": fail})
+    if ended.state != ("failed" if fail else "success"):
+        raise RuntimeError(f"run {ended.run_id} ended as {ended.state}")
 
 
 def read() -> dict[str, Any]:
@@ -53,6 +54,7 @@ def read() -> dict[str, Any]:
     from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
     from airflow.utils.session import create_session
     from sqlalchemy import func, select
+    from werkzeug.security import check_password_hash
 
     with create_session() as session:
         runs = session.scalars(select(DagRun).order_by(DagRun.id)).all()
@@ -78,15 +80,16 @@ def read() -> dict[str, Any]:
             "asset_events": session.scalar(select(func.count()).select_from(AssetEvent)),
             "dag_versions": session.scalar(select(func.count()).select_from(DagVersion)),
             "deadline_alerts": session.scalar(select(func.count()).select_from(DeadlineAlert)),
-            "log_lines": session.scalar(select(func.count()).select_from(Log)),
+            # Commands write a line each, those that migrate among them.
+            "log_lines": session.scalar(
+                select(func.count()).select_from(Log).where(Log.event.not_like("cli_%"))
+            ),
             "serialized_tasks": sorted(serialized.dag.task_ids) if serialized else None,
         }
     with get_application_builder() as builder:
-        users = sorted(
-            [item.username, [role.name for role in item.roles]] for item in builder.sm.get_all_users()
-        )
-        history["users"] = users
-        history["log_in"] = builder.sm.auth_user_db("olga", SECRET) is not None
+        users = builder.sm.get_all_users()
+        history["users"] = sorted([item.username, [role.name for role in item.roles]] for item in users)
+        history["log_in"] = check_password_hash(builder.sm.find_user("olga").password, SECRET)
     return history
 
 

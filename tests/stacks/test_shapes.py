@@ -135,8 +135,8 @@ def test_migration_may_scale_no_other_service() -> None:
         if "ecs:UpdateService" in statement["Action"]
     ]
     # `Fn::Join` of the ARN's parts: the last one names the service.
-    names = [resource["Fn::Join"][1][-1].rpartition("/")[2] for resource in statement["Resource"]]
-    assert names == ["scheduler", "dag-processor", "triggerer"]
+    names = {resource["Fn::Join"][1][-1].rpartition("/")[2] for resource in statement["Resource"]}
+    assert names == {"scheduler", "dag-processor", "triggerer"}
 
 
 def test_merged_control_plane_is_one_task_that_is_found_as_the_webserver() -> None:
