@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 SECRET = "p@ss wörd"
+API_SECONDS = 120
 
 
 def fill() -> None:
@@ -38,9 +40,28 @@ def run(*, fail: bool = False) -> None:
     bag = DagBag(dag_folder=str(folder), bundle_path=folder, bundle_name="upgrade")
     if bag.import_errors:
         raise RuntimeError(f"the DAG doesn't import: {bag.import_errors}")
+    _wait_for_the_api()
     ended = bag.dags["upgrade_history"].test(run_conf={"fail": fail})
     if ended.state != ("failed" if fail else "success"):
         raise RuntimeError(f"run {ended.run_id} ended as {ended.state}")
+
+
+def _wait_for_the_api() -> None:
+    """Airflow 3.2 hands a task the API of its own process before that has started, and the task fails."""
+    from airflow.sdk.execution_time import supervisor
+
+    start = supervisor.in_process_api_server
+
+    def started() -> Any:
+        api = start()
+        deadline = time.monotonic() + API_SECONDS
+        while api.transport and not hasattr(api.app.state, "svcs_registry"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the API of the task's own process didn't start in {API_SECONDS} s")
+            time.sleep(0.05)
+        return api
+
+    supervisor.in_process_api_server = started
 
 
 def read() -> dict[str, Any]:
