@@ -1,7 +1,4 @@
-"""The migration task: what it makes of a schema's revision, and what it does before and after Airflow's own command.
-
-The versions themselves go forth and back on a real database in `benchmarks/upgrade`.
-"""
+"""The migration task: what it makes of a schema's revision, and what it does before and after Airflow's own command."""
 
 import contextlib
 import io
