@@ -15,7 +15,7 @@ from constructs import Construct
 from stacks.config import EnvironmentConfig
 from stacks.constructs import airflow_environment
 from stacks.constructs.airflow_task import STOP_TIMEOUT_SECONDS, AirflowImage, AirflowTask, Program
-from stacks.constructs.control_plane import ControlPlane
+from stacks.constructs.control_plane import ControlPlane, services_on_the_schema
 from stacks.constructs.image_context import Image
 from stacks.constructs.maintenance import Maintenance
 from stacks.constructs.migration import Migration
@@ -170,6 +170,7 @@ class AirflowStack(cdk.Stack):
             cluster=self.cluster,
             network=self._network,
             security_group=self._network.groups.airflow,
+            services=services_on_the_schema(self._config),
         )
 
     def _build_maintenance(self) -> None:
@@ -201,7 +202,12 @@ class AirflowStack(cdk.Stack):
                 "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(worker.concurrency),
             },
         )
-        return self._build_task(f"Worker-{queue}", program, worker, self.task_role, capacity=worker.capacity)
+        definition = self._build_task(
+            f"Worker-{queue}", program, worker, self.task_role, capacity=worker.capacity
+        )
+        # The load metric starts the newest revision: none of a new image before the schema is that image's.
+        definition.node.add_dependency(self.migration)
+        return definition
 
     def _build_capacity(self, queue: str) -> str:
         """The capacity provider that the queue's workers start on."""

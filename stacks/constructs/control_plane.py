@@ -148,6 +148,21 @@ class ControlPlane(Construct):
         service.node.add_dependency(self._after)
 
 
+def services_on_the_schema(config: EnvironmentConfig) -> dict[str, int]:
+    """The services that work on the metadata database by themselves, with their counts.
+
+    Not the webserver, where it is a service of its own: running tasks send their heartbeats to it.
+    """
+    services = config.services
+    if config.topology == "merged":
+        return {"control-plane": 1}
+    return {
+        "scheduler": services.scheduler.count,
+        "dag-processor": services.dag_processor.count,
+        "triggerer": services.triggerer.count,
+    }
+
+
 def _programs(config: EnvironmentConfig, storage: StorageStack) -> dict[str, Program]:
     metrics = airflow_environment.metrics(config)
     programs = (

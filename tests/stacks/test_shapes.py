@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from runtime.migrate import DOWNGRADES
+from stacks.config import ROOT
 from tests.stacks.assemblies import Template, changed, resources, synthesize, templates, values_of
 
 pytestmark = pytest.mark.synth
@@ -79,14 +81,62 @@ def test_migration_and_maintenance_hand_on_exactly_their_own_roles() -> None:
         for statement in policy["Properties"]["PolicyDocument"]["Statement"]
         if statement["Action"] == "iam:PassRole"
     ]
-    assert len(passing) == 2
+    assert len(passing) == 3
     for logical_id, statement in passing:
-        task = "MigrationTask" if logical_id.startswith("MigrationStart") else "MaintenanceTask"
+        task = "MaintenanceTask" if logical_id.startswith("Maintenance") else "MigrationTask"
         roles = sorted(resource["Fn::GetAtt"][0] for resource in statement["Resource"])
         assert len(roles) == 2
         assert roles[0].startswith("ControlRole")
         assert roles[1].startswith(f"{task}DefinitionExecutionRole")
         assert statement["Condition"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+
+
+def migration(found: dict[str, Template]) -> tuple[str, Template]:
+    [(logical_id, resource)] = resources(found, "Custom::DatabaseMigration")
+    return logical_id, resource["Properties"]
+
+
+@pytest.mark.parametrize("name", ["dev", "prod"])
+def test_migration_stops_and_starts_exactly_the_services_that_wait_for_it(name: str) -> None:
+    logical_id, properties = migration(templates(name))
+    waiting = {
+        item["Properties"]["ServiceName"]: str(item["Properties"]["DesiredCount"])
+        for _, item in resources({"airflow": templates(name)["airflow"]}, "AWS::ECS::Service")
+        if logical_id in item.get("DependsOn", [])
+    }
+    # Running tasks send their heartbeats to the webserver; Flower knows no database.
+    kept = {"webserver", "flower"}
+    assert properties["Services"] == {key: count for key, count in waiting.items() if key not in kept}
+
+
+def test_migration_tells_the_newer_image_which_versions_the_lock_has() -> None:
+    lock = (ROOT / "docker" / "airflow" / "requirements.txt").read_text()
+    packages = migration(templates("prod"))[1]["Packages"]
+    assert [package.partition("==")[0] for package in packages] == list(DOWNGRADES)
+    assert all(f"\n{package} \\\n" in lock for package in packages)
+
+
+def test_workers_of_the_new_image_wait_for_the_schema() -> None:
+    logical_id, _ = migration(templates("prod"))
+    workers = [
+        item
+        for _, item in resources(templates("prod"), "AWS::ECS::TaskDefinition")
+        if "-worker-" in item["Properties"]["Family"]
+    ]
+    assert workers
+    assert all(logical_id in worker["DependsOn"] for worker in workers)
+
+
+def test_migration_may_scale_no_other_service() -> None:
+    [statement] = [
+        statement
+        for _, policy in resources({"airflow": templates("prod")["airflow"]}, "AWS::IAM::Policy")
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        if "ecs:UpdateService" in statement["Action"]
+    ]
+    # `Fn::Join` of the ARN's parts: the last one names the service.
+    names = {resource["Fn::Join"][1][-1].rpartition("/")[2] for resource in statement["Resource"]}
+    assert names == {"scheduler", "dag-processor", "triggerer"}
 
 
 def test_merged_control_plane_is_one_task_that_is_found_as_the_webserver() -> None:
