@@ -27,12 +27,15 @@ CLIENTS = "clients"
 KUBERNETES = "kubernetes"
 NOTEBOOK = "notebook"
 CHECKOV = "checkov"
+# The version before the image's: what an upgrade comes from.
+PREVIOUS_AIRFLOW = "airflow-previous"
 LOCKS = {
     TOOLS: "requirements.txt",
     CLIENTS: "tests/end_to_end/clients/requirements.txt",
     KUBERNETES: "tests/pipelines/kubernetes/requirements.txt",
     NOTEBOOK: "notebooks/requirements.txt",
     CHECKOV: "ops/checkov.txt",
+    PREVIOUS_AIRFLOW: "benchmarks/upgrade/requirements.txt",
 }
 MINIMUM_FREE_MIB = {TOOLS: 1500, "node": 300}
 DEFAULT_FREE_MIB = 1200

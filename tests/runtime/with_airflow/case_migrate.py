@@ -1,4 +1,7 @@
-"""The migration task: what it makes of a schema's revision, and what it does before and after Airflow's own command."""
+"""The migration task: what it makes of a schema's revision, and what it does before and after Airflow's own command.
+
+The versions themselves go forth and back on a real database in `benchmarks/upgrade`.
+"""
 
 import contextlib
 import io
