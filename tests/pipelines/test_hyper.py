@@ -9,9 +9,9 @@ import urllib.error
 from typing import Any
 
 import pytest
-import requests
 
 from tests.end_to_end.platform import Web, client, updraft
+from tests.pipelines.tracking_server import Mlflow
 
 pytestmark = pytest.mark.platform
 GOOD = {"max_depth": 3, "n_estimators": 20}
@@ -38,7 +38,7 @@ BAD_GRIDS: list[tuple[Any, str]] = [
     ({"grid": {"max_depth": [3]}}, "'n_estimators' is a required property"),
     (GRID, "grid_search has no max_depth, n_estimators; it has grid"),
 ]
-EXPERIMENT, MODEL = "flights", "updraft-local-flights"
+MODEL = "updraft-local-flights"
 
 
 @pytest.fixture(scope="module")
@@ -62,40 +62,6 @@ def browser(platform: dict[str, Any]) -> Web:
 @pytest.fixture(scope="module")
 def mlflow(platform: dict[str, Any]) -> Mlflow:
     return Mlflow(platform["urls"]["mlflow"], platform["credentials"]["mlflow"])
-
-
-class Mlflow:
-    """The tracking server's REST API."""
-
-    def __init__(self, url: str, login: dict[str, str]) -> None:
-        self._url, self._login = f"{url}/api/2.0/mlflow", (login["username"], login["password"])
-
-    def call(self, method: str, path: str, **arguments: Any) -> Any:
-        answer = requests.request(method, self._url + path, auth=self._login, timeout=30, **arguments)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def runs(self, query: str) -> list[dict[str, Any]]:
-        """The runs of the experiment, each with its `id`, `status`, `metrics`, `params` and `tags`."""
-        found = self.call("GET", "/experiments/get-by-name", params={"experiment_name": EXPERIMENT})
-        body = {"experiment_ids": [found["experiment"]["experiment_id"]], "filter": query}
-        return [_plain(run) for run in self.call("POST", "/runs/search", json=body).get("runs", [])]
-
-    def run_of(self, run_id: str, task: str) -> dict[str, Any]:
-        [found] = self.runs(f"tags.`updraft:run` = '{run_id}' and tags.`updraft:task` = '{task}'")
-        return found
-
-    def version(self, name: str, version: str) -> dict[str, Any]:
-        found = self.call("GET", "/model-versions/get", params={"name": name, "version": version})
-        return dict(found["model_version"])
-
-
-def _plain(run: dict[str, Any]) -> dict[str, Any]:
-    pairs = {
-        part: {item["key"]: item["value"] for item in run["data"].get(part, [])}
-        for part in ("metrics", "params", "tags")
-    }
-    return {"id": run["info"]["run_id"], "status": run["info"]["status"], **pairs}
 
 
 def run_to_its_end(dag_id: str, conf: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,11 +13,13 @@ from ops.airflow_api import FINISHED_STATES, AirflowApi
 from ops.target import target_of
 from tests.end_to_end.platform import client
 from tests.pipelines.notifications import failures_queue
+from tests.pipelines.tracking_server import Mlflow
 
 pytestmark = pytest.mark.platform
 RUN_SECONDS = 900
 GRID = {"grid": {"max_depth": [3], "n_estimators": [20]}}
 QUICK = {"sample": 5_000, "rounds": 2, "tuning_jobs": 1}
+CLUSTER = "updraft-local"
 GROUPS = ("updraft-local-flights", "updraft-local-insurance")
 
 
@@ -24,6 +27,11 @@ GROUPS = ("updraft-local-flights", "updraft-local-insurance")
 def airflow(platform: dict[str, Any]) -> AirflowApi:
     assert platform["push"]
     return target_of("local").airflow()
+
+
+@pytest.fixture(scope="module")
+def mlflow(platform: dict[str, Any]) -> Mlflow:
+    return Mlflow(platform["urls"]["mlflow"], platform["credentials"]["mlflow"])
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +62,15 @@ def stop_trainings() -> None:
     for job in sagemaker.list_training_jobs(StatusEquals="InProgress")["TrainingJobSummaries"]:
         if "TuningJobArn" not in sagemaker.describe_training_job(TrainingJobName=job["TrainingJobName"]):
             sagemaker.stop_training_job(TrainingJobName=job["TrainingJobName"])
+
+
+def stop_spark() -> None:
+    """End every Spark task from outside."""
+    ecs = client("ecs")
+    for arn in ecs.list_tasks(cluster=CLUSTER)["taskArns"]:
+        [task] = ecs.describe_tasks(cluster=CLUSTER, tasks=[arn])["tasks"] or [{"containers": []}]
+        if any(container["name"] == "spark" for container in task["containers"]):
+            ecs.stop_task(cluster=CLUSTER, task=arn, reason="a test of what follows")
 
 
 def registered() -> list[str]:
@@ -104,14 +121,33 @@ def test_model_below_the_threshold_is_not_registered(airflow: AirflowApi, told: 
     assert ran[2]["register"] == ran[2]["transform"] == "upstream_failed"
 
 
+@pytest.mark.parametrize(
+    ("dag_id", "stop", "at"),
+    [
+        ("grid_search", stop_trainings, "trial.train"),
+        pytest.param(
+            "grid_search_spark",
+            stop_spark,
+            "on_ecs",
+            marks=pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs a Java runtime"),
+        ),
+    ],
+)
 def test_search_whose_trainings_fail_is_closed_as_failed(
-    airflow: AirflowApi, told: Callable[[str], Any]
+    dag_id: str,
+    stop: Callable[[], None],
+    at: str,
+    airflow: AirflowApi,
+    mlflow: Mlflow,
+    told: Callable[[str], Any],
 ) -> None:
     before = registered()
-    run_id, state, tasks = run(airflow, "grid_search", GRID, stop_trainings)
+    run_id, state, tasks = run(airflow, dag_id, GRID, stop)
     assert state == "failed"
-    assert tasks["trial.train"] == "failed"
+    assert tasks[at] == "failed"
     assert tasks["register"] == "upstream_failed"
     assert tasks["close_search"] == "success"
-    assert told(run_id)
+    assert mlflow.run_of(run_id, "open_search")["status"] == "FAILED"
+    [message] = told(run_id)
+    assert at in message["Message"]
     assert registered() == before
