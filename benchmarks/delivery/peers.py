@@ -126,6 +126,8 @@ def _environment(home: Path, bundle: dict[str, Any], database: Path) -> dict[str
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
+        # Two changes within a second and of one size look the same to Python's cached bytecode.
+        "PYTHONDONTWRITEBYTECODE": "1",
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database}",
