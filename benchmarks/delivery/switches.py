@@ -19,7 +19,8 @@ from runtime.release_check import MANIFEST
 
 DAGS = 3
 VERSIONS = 6
-PAUSE_SECONDS = 1.0
+# Of a task, twice: a run lasts over a minute and many switches, and the machine has time for more than starting tasks.
+PAUSE_SECONDS = 10.0
 SETTLED_SECONDS = 300
 # NFS shows what is new late, Parameter Store refuses half of the calls.
 CONDITIONS: dict[str, dict[str, float]] = {
