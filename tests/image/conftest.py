@@ -16,22 +16,27 @@ BUILD_SECONDS = 1800
 
 @pytest.fixture(scope="session")
 def _engine() -> None:
+    # Only who asks for the images' tests comes here: without an engine they fail, or nobody would notice.
     try:
         answered = docker("version")
     except FileNotFoundError:
-        pytest.skip("no images here: there is no `docker` on the PATH")
+        pytest.fail(
+            "the images' tests need a container engine: there is no `docker` on the PATH", pytrace=False
+        )
     if answered.returncode != 0:
-        pytest.skip(f"no images here: no container engine answers: {answered.stderr.strip()[:200]}")
+        reason = answered.stderr.strip()[:200]
+        pytest.fail(f"the images' tests need a container engine, and none answers: {reason}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
-def build(_engine: None) -> Callable[[str], Image]:
+def build(_engine: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Image]:
     """Builds the image of `docker/NAME` from the context that `dev` synthesizes."""
     made: dict[str, Image] = {}
 
     def build_one(name: str) -> Image:
         if name not in made:
-            context = stage_context(name, load_environment("dev"))
+            context = tmp_path_factory.mktemp(name)
+            stage_context(context, name, load_environment("dev"))
             built = docker(
                 "build", "--tag", f"updraft-test-{name}", str(context), timeout_seconds=BUILD_SECONDS
             )
