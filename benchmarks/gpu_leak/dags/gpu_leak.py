@@ -15,6 +15,7 @@ from runtime.settings import WorkflowSettings, workflow_settings
 TASK_TIMEOUT, RUN_TIMEOUT = timedelta(seconds=25), timedelta(seconds=120)
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
+    "deleted": ({}, {}),
     "task_timeout": ({"execution_timeout": TASK_TIMEOUT}, {}),
     "run_timeout": ({}, {"dagrun_timeout": RUN_TIMEOUT}),
 }
