@@ -152,7 +152,7 @@ def _summary(rows: list[dict[str, Any]], moves: dict[str, Any]) -> dict[str, Any
     for who in sorted({row["operators"] for row in rows}):
         mine = [row for row in rows if row["operators"] == who]
         stops = [row for row in mine if row["expected"] == "stop" or row["path"] == "clear while running"]
-        leaks = [row["leak_seconds"] for row in stops if row["leak_seconds"] is not None]
+        leaks = [row["leak_seconds"] for row in stops if row.get("leak_seconds") is not None]
         figures[who] = {
             "worst_owned_leak_seconds": max(leaks, default=0.0),
             "never_stopped": sum(row["happened"] == "leak" for row in stops),

@@ -41,8 +41,11 @@ def processing_request(
     }
 
 
-def stock_config() -> dict[str, Any]:
-    """The same for the provider's operator, which wants a name; it makes the name unique by a timestamp."""
+def stock_config(name: str) -> dict[str, Any]:
+    """The same for the provider's operator, which wants a name.
+
+    It makes a taken name unique by the second; runs that start together would take each other's.
+    """
     made = processing_request(
         None,
         seconds="{{ params.seconds }}",
@@ -50,7 +53,7 @@ def stock_config() -> dict[str, Any]:
         image="{{ settings().training_image }}",
     )
     return made | {
-        "ProcessingJobName": "stock-leak",
+        "ProcessingJobName": "{{ settings().prefix }}-stock-%s-{{ macros.uuid.uuid4().hex[:6] }}" % name,
         "Tags": [
             {"Key": "updraft:dag", "Value": "{{ dag.dag_id }}"},
             {"Key": "updraft:run", "Value": "{{ run_id }}"},
@@ -84,7 +87,7 @@ for who, mode, (variant, (task_options, dag_options)) in product(
         else:
             SageMakerProcessingOperator(
                 task_id="job",
-                config=stock_config(),
+                config=stock_config(f"{mode}-{variant}".replace("_", "-")),
                 deferrable=mode == "deferrable",
                 check_interval=2,
                 max_attempts=900,
