@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from itertools import product
 from typing import Any
@@ -41,6 +42,11 @@ def processing_request(
     }
 
 
+def prefix() -> str:
+    """What the names of jobs begin with that tasks of this environment may make."""
+    return f"{os.environ['UPDRAFT_PROJECT']}-{os.environ['UPDRAFT_ENVIRONMENT']}"
+
+
 def stock_config(name: str) -> dict[str, Any]:
     """The same for the provider's operator, which wants a name.
 
@@ -53,7 +59,7 @@ def stock_config(name: str) -> dict[str, Any]:
         image="{{ settings().training_image }}",
     )
     return made | {
-        "ProcessingJobName": "{{ settings().prefix }}-stock-%s-{{ macros.uuid.uuid4().hex[:6] }}" % name,
+        "ProcessingJobName": "{{ prefix() }}-stock-" + name + "-{{ macros.uuid.uuid4().hex[:6] }}",
         "Tags": [
             {"Key": "updraft:dag", "Value": "{{ dag.dag_id }}"},
             {"Key": "updraft:run", "Value": "{{ run_id }}"},
@@ -71,7 +77,7 @@ for who, mode, (variant, (task_options, dag_options)) in product(
         max_active_runs=100,
         max_active_tasks=100,
         params={"seconds": Param(60, type="integer", minimum=1)},
-        user_defined_macros={"settings": workflow_settings},
+        user_defined_macros={"settings": workflow_settings, "prefix": prefix},
         default_args={"owner": "benchmark", "retries": 1, "retry_delay": timedelta(seconds=1)},
         **dag_options,
     ) as dag:
