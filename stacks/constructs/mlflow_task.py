@@ -81,7 +81,8 @@ class MlflowTask(Construct):
                 interval=cdk.Duration.seconds(config.health_check_interval_seconds),
                 timeout=cdk.Duration.seconds(min(20, config.health_check_interval_seconds)),
                 retries=5,
-                start_period=cdk.Duration.seconds(120),
+                # The first start makes the tables: two minutes were too few on a busy machine.
+                start_period=cdk.Duration.seconds(300),
             ),
             readonly_root_filesystem=True,
             linux_parameters=ecs.LinuxParameters(self, "mlflow-linux", init_process_enabled=True),
