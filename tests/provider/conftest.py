@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -77,7 +78,7 @@ def is_ready(paths: LocalPaths) -> bool:
 
 def furnish(paths: LocalPaths) -> None:
     """Make what `names` promises."""
-    context = AccountContext(paths=paths, logger=None)  # type: ignore[arg-type]
+    context = AccountContext(paths=paths, logger=logging.getLogger("provider"))
     context.boto3_client("s3").create_bucket(Bucket=BUCKET)
     iam = context.boto3_client("iam")
     iam.create_role(RoleName=ROLE_NAME, AssumeRolePolicyDocument=json.dumps(TRUST))
