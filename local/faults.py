@@ -16,18 +16,31 @@ LIFECYCLE_EVENTS = (
     "ValidateService",
 )  # fmt: skip
 THROTTLED = json.dumps({"__type": "ThrottlingException", "message": "Rate exceeded"}).encode()
+INTERNAL_FAILURE = json.dumps(
+    {"__type": "InternalFailure", "message": "The request processing has failed because of an unknown error."}
+).encode()
+
+MOST = {
+    "ssm_throttled_share": 1,
+    "sagemaker_throttled_share": 1,
+    "sagemaker_creations_unanswered_share": 1,
+    "efs_delay_seconds": 600,
+}
 
 
 @dataclass(frozen=True)
 class Faults:
-    """`ssm_throttled_share` of Parameter Store calls is throttled (0 to 1); containers see new files of EFS
-    `efs_delay_seconds` late; the CodeDeploy agent dies in the lifecycle event `agent_dies_in` ("" for none);
-    there is no instance of the types `without_capacity` for a SageMaker job."""
+    """`ssm_throttled_share` of Parameter Store calls and `sagemaker_throttled_share` of SageMaker's are throttled (0 to
+    1); `sagemaker_creations_unanswered_share` of SageMaker's `Create` calls is done and then answered with an internal
+    error; containers see new files of EFS `efs_delay_seconds` late; the CodeDeploy agent dies in the lifecycle event
+    `agent_dies_in` ("" for none); there is no instance of the types `without_capacity` for a SageMaker job."""
 
     ssm_throttled_share: float = 0.0
     efs_delay_seconds: float = 0.0
     agent_dies_in: str = ""
     without_capacity: tuple[str, ...] = ()
+    sagemaker_throttled_share: float = 0.0
+    sagemaker_creations_unanswered_share: float = 0.0
 
 
 class FaultSwitch:
@@ -49,12 +62,22 @@ class FaultSwitch:
 
     def throttles(self, target: str) -> bool:
         """Whether a call with this `X-Amz-Target` is throttled now."""
-        share = self.now.ssm_throttled_share
-        return share > 0 and target.startswith("AmazonSSM.") and random.random() < share
+        shares = {"AmazonSSM": self.now.ssm_throttled_share, "SageMaker": self.now.sagemaker_throttled_share}
+        return _happens(shares.get(target.partition(".")[0], 0))
+
+    def leaves_unanswered(self, target: str) -> bool:
+        """Whether a call with this `X-Amz-Target` is done, and its answer lost, now."""
+        return target.startswith("SageMaker.Create") and _happens(
+            self.now.sagemaker_creations_unanswered_share
+        )
 
     def document(self) -> dict[str, Any]:
         """The faults as JSON has them."""
         return asdict(self.now)
+
+
+def _happens(share: float) -> bool:
+    return share > 0 and random.random() < share
 
 
 def parse(body: bytes) -> Faults:
@@ -64,7 +87,7 @@ def parse(body: bytes) -> Faults:
         raise ValueError(f"a JSON object is wanted, came {content!r}")
     known = [field.name for field in fields(Faults)]
     mistakes = [f"{name}: there are {', '.join(known)}" for name in content if name not in known]
-    for name, most in (("ssm_throttled_share", 1), ("efs_delay_seconds", 600)):
+    for name, most in MOST.items():
         value = content.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
             mistakes.append(f"{name}: 0 to {most}, came {value!r}")

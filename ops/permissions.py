@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import tomllib
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
@@ -15,6 +19,7 @@ from ops.target import local_paths
 from stacks.aws_rules import reference
 
 SECONDS = 60
+REASONS = Path(__file__).with_name("permission_reasons.toml")
 
 
 @dataclass(frozen=True)
@@ -29,22 +34,38 @@ class Call:
 
 @dataclass(frozen=True)
 class Grant:
-    """What a role may do; `resource` as its policy has it."""
+    """What a role may do; `resource` as its policy has it. `because` is why it may, where a run may not need it."""
 
     role: str
     action: str
     resource: str
+    because: str = ""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why roles whose names fit a pattern, after the environment's prefix, have grants that a run may not need."""
+
+    role: str
+    actions: tuple[str, ...]
+    because: str
+
+    def covers(self, role: str, action: str) -> bool:
+        """Whether it holds for a grant; `role` without the prefix."""
+        return fnmatchcase(role, self.role) and any(fnmatchcase(action, each) for each in self.actions)
 
 
 @dataclass(frozen=True)
 class Review:
     """`missing`: AWS would have answered AccessDenied. `unread`: nobody knows which permission these need.
-    `unused`: grants that no call needed, of roles that did something."""
+    `unused`: grants that no call needed, of roles that did something, each with its reason. `unexplained`: those of
+    them that have none."""
 
     calls: int
     missing: tuple[Call, ...]
     unread: tuple[Call, ...]
     unused: tuple[Grant, ...]
+    unexplained: tuple[Grant, ...]
 
 
 def recorded() -> dict[str, Any]:
@@ -73,14 +94,38 @@ def review(record: Mapping[str, Any], prefix: str) -> Review:
             unread.append(told)
         else:
             missing.append(told)
-    unused = [
-        Grant(_name(role), grant["action"], grant["resource"])
-        for role, grants in record["grants"].items()
-        if _name(role).startswith(prefix)
+    unused = {
+        Grant(
+            name,
+            grant["action"],
+            grant["resource"],
+            _reason(name.removeprefix(f"{prefix}-"), grant["action"]),
+        )
+        for name, grants in ((_name(role), grants) for role, grants in record["grants"].items())
+        if name.startswith(prefix)
         for grant in grants
-        if not {(_name(role), grant["action"], it) for it in (grant["resource"], None)} & used
-    ]
-    return Review(len(calls), tuple(missing), tuple(unread), tuple(sorted(unused, key=str)))
+        # A statement's actions and resources are multiplied out; IAM never joins a job's stop with a model, say.
+        if reference.can_apply(grant["action"], grant["resource"])
+        and not {(name, grant["action"], it) for it in (grant["resource"], None)} & used
+    }
+    return Review(
+        calls=len(calls),
+        missing=tuple(missing),
+        unread=tuple(unread),
+        unused=tuple(sorted(unused, key=str)),
+        unexplained=tuple(sorted((grant for grant in unused if not grant.because), key=str)),
+    )
+
+
+@cache
+def reasons() -> tuple[Reason, ...]:
+    """The reasons as they are written down."""
+    written = tomllib.loads(REASONS.read_text())["reason"]
+    return tuple(Reason(each["role"], tuple(each["actions"]), each["because"]) for each in written)
+
+
+def _reason(role: str, action: str) -> str:
+    return next((reason.because for reason in reasons() if reason.covers(role, action)), "")
 
 
 def _name(role_arn: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.account_faults import faults, no_faults
 from benchmarks.delivery import bad_archives, bad_folders
 from benchmarks.delivery.platform import CommandError, Platform, tell, wait_until
 from benchmarks.delivery.trees import small_dags
@@ -135,12 +136,12 @@ def _deploy(platform: Platform, bucket: str, key: str) -> None:
 def _agent_dies(event: str) -> Callable[[Platform, Path], None]:
     def attempt(platform: Platform, scratch: Path) -> None:
         small_dags(scratch / "dags", f"killed-{time.time()}", dags=DAGS, changed=0)
-        with platform.faults(agent_dies_in=event), ThreadPoolExecutor() as pool:
+        with faults(agent_dies_in=event), ThreadPoolExecutor() as pool:
             push = pool.submit(platform.updraft, "push", "--dags", str(scratch / "dags"))
             _wait_for_event(platform, event)
             # The next deployment, CodeDeploy's own rollback, finds an agent that was started again.
             time.sleep(2)
-            platform._put_faults({})
+            no_faults()
             push.result()
 
     return attempt

@@ -1,4 +1,4 @@
-"""Ways into the running platform: the command line, the account, Airflow, and the account's faults."""
+"""Ways into the running platform: the command line, the account, and Airflow."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import requests
 
 from ops.airflow_api import AirflowApi
 from ops.bootstrap import ROOT
@@ -69,21 +66,6 @@ class Platform:
     def start_run(self, dag_id: str) -> dict[str, Any]:
         """Start a run, with the version that it got."""
         return self.airflow.trigger(dag_id, {})
-
-    @contextmanager
-    def faults(self, **faults: Any) -> Iterator[None]:
-        """Have these faults on meanwhile."""
-        self._put_faults(faults)
-        try:
-            yield
-        finally:
-            self._put_faults({})
-
-    def _put_faults(self, faults: dict[str, Any]) -> None:
-        with requests.Session() as session:
-            session.trust_env = False
-            url = f"{local_paths().endpoint_url}/_updraft/faults"
-            session.put(url, json=faults, timeout=30).raise_for_status()
 
 
 def wait_until(done: Callable[[], bool], *, seconds: float, what: str) -> float:

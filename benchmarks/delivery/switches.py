@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.account_faults import faults
 from benchmarks.delivery.platform import Platform, tell, wait_until
 from benchmarks.delivery.trees import three_file_dags
 from ops.bootstrap import environment_python
@@ -50,7 +51,7 @@ def _in_condition(platform: Platform, condition: str, count: int, runs: int) -> 
         mark = f"{condition}-{time.time():.0f}"
         ids = three_file_dags(first, f"{mark}-first", dags=DAGS, pause_seconds=PAUSE_SECONDS)
         marks = {platform.updraft("push", "--dags", str(first))["version"]: f"{mark}-first"}
-        with platform.faults(**CONDITIONS[condition]):
+        with faults(**CONDITIONS[condition]):
             marks |= _stage(platform, Path(scratch), mark)
             started = _switch_with_runs(platform, ids, list(marks), count, runs)
         wait_until(

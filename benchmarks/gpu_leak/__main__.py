@@ -17,7 +17,15 @@ from typing import Any
 
 from benchmarks.gpu_leak.observer import Airflow, Observer, wait_for
 from benchmarks.gpu_leak.orphan import orphan_seconds
-from benchmarks.gpu_leak.paths import SERVICE_PATHS, USER_PATHS, Bench, run_service_path, run_user_paths
+from benchmarks.gpu_leak.paths import (
+    FAULT_PATHS,
+    SERVICE_PATHS,
+    USER_PATHS,
+    Bench,
+    run_fault_path,
+    run_service_path,
+    run_user_paths,
+)
 from ops import delivery
 from ops.console import say, table
 from ops.target import target_of
@@ -69,7 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--modes", nargs="*", default=list(MODES), choices=MODES)
     parser.add_argument("--operators", nargs="*", default=["ours", "stock"], choices=["ours", "stock"])
-    names = [path.name for path in USER_PATHS] + list(SERVICE_PATHS)
+    names = [*(path.name for path in USER_PATHS), *SERVICE_PATHS, *FAULT_PATHS]
     parser.add_argument("--paths", nargs="*", default=names, choices=names)
     parser.add_argument(
         "--orphan", action=argparse.BooleanOptionalAction, default=True, help="wait for the reaper"
@@ -96,12 +104,13 @@ def _user_rows(bench: Bench, arguments: argparse.Namespace) -> list[dict[str, An
 def _service_rows(bench: Bench, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     modes = [(who, mode) for who in arguments.operators for mode in arguments.modes]
-    for name in SERVICE_PATHS:
+    for name in (*SERVICE_PATHS, *FAULT_PATHS):
         if name not in arguments.paths:
             continue
         say(f"· {name}")
         seconds = LOST_WORKER_SECONDS if name == "worker killed" else SERVICE_JOB_SECONDS
-        found = run_service_path(bench, name, seconds, modes)
+        run = run_fault_path if name in FAULT_PATHS else run_service_path
+        found = run(bench, name, seconds, modes)
         for row in found:
             say(f"  {json.dumps(row)}")
         rows += found
@@ -143,7 +152,7 @@ def _summary(rows: list[dict[str, Any]], moves: dict[str, Any]) -> dict[str, Any
     for who in sorted({row["operators"] for row in rows}):
         mine = [row for row in rows if row["operators"] == who]
         stops = [row for row in mine if row["expected"] == "stop" or row["path"] == "clear while running"]
-        leaks = [row["leak_seconds"] for row in stops if row["leak_seconds"] is not None]
+        leaks = [row["leak_seconds"] for row in stops if row.get("leak_seconds") is not None]
         figures[who] = {
             "worst_owned_leak_seconds": max(leaks, default=0.0),
             "never_stopped": sum(row["happened"] == "leak" for row in stops),

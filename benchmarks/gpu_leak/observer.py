@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import psutil
+from botocore.exceptions import ClientError
 
 from local import processes
 from ops.airflow_api import AirflowApi
@@ -43,10 +44,10 @@ class Observer(threading.Thread):
     def run(self) -> None:
         """Look until told to halt; a look that fails is made up for by the next one."""
         while not self._halt.wait(POLL_SECONDS):
-            pages = self._client.get_paginator("list_processing_jobs").paginate(MaxResults=100)
-            for page in pages:
-                for summary in page["ProcessingJobSummaries"]:
-                    self._see(summary)
+            try:
+                self._look()
+            except ClientError:
+                continue
 
     def halt(self) -> None:
         """End the thread."""
@@ -62,6 +63,12 @@ class Observer(threading.Thread):
     def stop(self, job: SeenJob) -> None:
         """End what a path has left running, so that the next one starts from nothing."""
         self._client.stop_processing_job(ProcessingJobName=job.name)
+
+    def _look(self) -> None:
+        pages = self._client.get_paginator("list_processing_jobs").paginate(MaxResults=100)
+        for page in pages:
+            for summary in page["ProcessingJobSummaries"]:
+                self._see(summary)
 
     def _see(self, summary: dict[str, Any]) -> None:
         name, status = summary["ProcessingJobName"], summary["ProcessingJobStatus"]
@@ -98,6 +105,11 @@ class Airflow(AirflowApi):
         path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}"
         self._send("PATCH", path, json={"state": "failed"})
         self._send("DELETE", path)
+
+    def delete_dag(self, dag_id: str, run_id: str) -> None:
+        """The same with all that Airflow knows of the DAG; its file brings it back."""
+        self._send("PATCH", f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}", json={"state": "failed"})
+        self._send("DELETE", f"/api/v2/dags/{quote(dag_id)}")
 
     def state(self, dag_id: str, run_id: str) -> str | None:
         """The task's state."""

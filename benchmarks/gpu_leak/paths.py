@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from benchmarks.account_faults import faults
 from benchmarks.gpu_leak.observer import Airflow, Observer, SeenJob, kill_tree, service_pids, wait_for
 from ops.console import OperatorError
 from ops.target import Target
@@ -109,6 +110,9 @@ USER_PATHS = (
     Path("mark failed", "stop", lambda bench, dag, run: bench.airflow.mark(dag, run, "failed")),
     Path("mark success", "stop", lambda bench, dag, run: bench.airflow.mark(dag, run, "success")),
     Path("run deleted", "stop", lambda bench, dag, run: bench.airflow.delete(dag, run)),
+    Path(
+        "DAG deleted", "stop", lambda bench, dag, run: bench.airflow.delete_dag(dag, run), variant="deleted"
+    ),
     Path("execution time-out", "stop", _nothing, variant="task_timeout"),
     Path("DAG run time-out", "stop", _nothing, variant="run_timeout"),
     Path(
@@ -125,6 +129,11 @@ SERVICE_PATHS: dict[str, Callable[[Bench], None]] = {
     "scheduler killed": lambda bench: bench.kill_service("scheduler"),
     "worker drained": lambda bench: bench.drain_workers(),
     "worker killed": lambda bench: bench.kill_service("worker-default"),
+}
+# On from the submission to the run's end.
+FAULT_PATHS: dict[str, dict[str, float]] = {
+    "submission answered with an error": {"sagemaker_creations_unanswered_share": 1},
+    "API throttled": {"sagemaker_throttled_share": 0.5},
 }
 
 
@@ -162,11 +171,23 @@ def _run_one(bench: Bench, path: Path, who: str, mode: str) -> Done:
 
 def run_service_path(bench: Bench, name: str, job_seconds: int, modes: list[tuple[str, str]]) -> list[Done]:
     """One blow to a service while a run of each kind waits for its job."""
+    return _run_together(bench, name, job_seconds, modes, blow=lambda: SERVICE_PATHS[name](bench))
+
+
+def run_fault_path(bench: Bench, name: str, job_seconds: int, modes: list[tuple[str, str]]) -> list[Done]:
+    """A run of each kind while SageMaker answers badly."""
+    with faults(**FAULT_PATHS[name]):
+        return _run_together(bench, name, job_seconds, modes, blow=lambda: None)
+
+
+def _run_together(
+    bench: Bench, name: str, job_seconds: int, modes: list[tuple[str, str]], *, blow: Callable[[], None]
+) -> list[Done]:
     dags = [(who, mode, f"leak_{who}_{mode}_plain") for who, mode in modes]
     with ThreadPoolExecutor(len(dags)) as pool:
         runs = list(pool.map(lambda dag: bench.start(dag[2], job_seconds), dags))
         time.sleep(SETTLE_SECONDS)
-        SERVICE_PATHS[name](bench)
+        blow()
         judged = list(pool.map(lambda dag, run: _judge_adopt(bench, dag[2], run), dags, runs))
     return [
         _row(name, "adopt", who, mode, run_id) | verdict

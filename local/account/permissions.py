@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from ministack import app as ministack_app  # type: ignore[import-untyped]
@@ -41,6 +42,8 @@ class Permissions:
         self.reader = RequestReader(paths.region, paths.account_id, self._roles_of_task)
         # Replaced by ECS, whose task definitions these are.
         self.task_roles: Callable[[str], tuple[str, list[str]]] = lambda reference: (reference, [])
+        # Replaced by SageMaker, whose resources are told apart by their tags: an ARN's tags, by their keys.
+        self.tags_of: Callable[[str], dict[str, str]] = lambda _arn: {}
         self._enforce = iam_evaluator.enforce
         self._resource_of = iam_actions.extract_resource_arn
         # What the request that is being answered needs, by our own reading of it.
@@ -171,6 +174,8 @@ class Permissions:
     # Judging
 
     def _judge(self, access_key_id: str, permission: Permission) -> None:
+        tags = {f"aws:ResourceTag/{key}": value for key, value in self.tags_of(permission.resource).items()}
+        permission = replace(permission, keys={**tags, **permission.keys})
         verdict, grant = self._evaluate(access_key_id, permission)
         self._note(self._role_of(access_key_id), permission, verdict, grant)
 

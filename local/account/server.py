@@ -88,8 +88,29 @@ class Account:
             await _send_json(send, *await self._answer_permissions(scope["method"]))
         elif scope["type"] == "http" and self._context.faults.throttles(_target(scope)):
             await _send_body(send, 400, faults.THROTTLED)
+        elif scope["type"] == "http" and self._context.faults.leaves_unanswered(_target(scope)):
+            await self._answer_with_failure(scope, receive, send)
         else:
             await ministack_app.app(scope, receive, send)
+
+    async def _answer_with_failure(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        """Do what is asked; who asked hears of an internal error, unless it was refused."""
+        answer: list[dict[str, Any]] = []
+
+        async def keep(message: dict[str, Any]) -> None:
+            answer.append(message)
+
+        await ministack_app.app(scope, receive, keep)
+        if answer[0]["status"] == 200:
+            await _send_body(send, 500, faults.INTERNAL_FAILURE)
+            return
+        for message in answer:
+            await send(message)
 
     async def _answer_faults(
         self, method: str, receive: Callable[[], Awaitable[Any]]

@@ -29,4 +29,5 @@ def install(context: AccountContext) -> SageMakerPlane:
         return await service.handle(method, path, headers, body, query)
 
     context.register_service("sagemaker", handle)
+    context.permissions.tags_of = store.tags_of
     return SageMakerPlane(context, store, service)

@@ -26,3 +26,7 @@ class Store(SavedTables):
     def of(self, kind: str) -> dict[str, Record]:
         """Resources of one kind, by name."""
         return self.resources.setdefault(kind, {})
+
+    def tags_of(self, arn: str) -> dict[str, str]:
+        """The tags of a resource, by their keys."""
+        return {tag["Key"]: tag["Value"] for tag in self.tags.get(arn, ())}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from functools import cache
 
 from stacks.aws_rules import reference
 from stacks.aws_rules.statements import ROLE, statements
@@ -128,48 +127,13 @@ def _can_be(templates: Templates, action: str, resource: str) -> bool:
     referred = templates.referred(resource)
     if referred is not None:
         return action.partition(":")[0] in SERVICES.get(referred.type.split("::")[1], ()) and (
-            _fits_in_bucket(action, resource)
+            reference.fits_in_bucket(action, resource)
         )
     patterns = reference.resource_patterns(action)
     told = re.sub(r"<[^>]*>|\$\{[^}]*\}", "/", resource)
-    return _fits_in_bucket(action, resource) and (
-        not patterns or any(_same_arn(told, pattern) for pattern in patterns)
+    return reference.fits_in_bucket(action, resource) and (
+        not patterns or any(reference.same_arn(told, pattern) for pattern in patterns)
     )
-
-
-def _fits_in_bucket(action: str, resource: str) -> bool:
-    """S3's actions are on a bucket or on its objects: a grant of the one on the other never applies."""
-    if not action.startswith("s3:"):
-        return True
-    kinds = reference.resource_kinds(action)
-    has_key = "/" in re.sub(r"<[^>]*>", "", resource)
-    return (
-        ("object" in kinds and has_key)
-        or ("bucket" in kinds and not has_key)
-        or not {"object", "bucket"} & kinds
-    )
-
-
-def _same_arn(one: str, other: str) -> bool:
-    """Whether two patterns of ARNs have an ARN in common; a free part ends at its colon."""
-    parts = one.split(":", 5), other.split(":", 5)
-    return len(parts[0]) == len(parts[1]) and all(_overlap(a, b) for a, b in zip(*parts, strict=True))
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Whether some text matches both patterns, each with `*` for any text."""
-
-    @cache
-    def from_here(i: int, j: int) -> bool:
-        if i == len(one) and j == len(other):
-            return True
-        if i < len(one) and one[i] == "*":
-            return from_here(i + 1, j) or (j < len(other) and from_here(i, j + 1))
-        if j < len(other) and other[j] == "*":
-            return from_here(i, j + 1) or (i < len(one) and from_here(i + 1, j))
-        return i < len(one) and j < len(other) and one[i] == other[j] and from_here(i + 1, j + 1)
-
-    return from_here(0, 0)
 
 
 def managed_policies(templates: Templates) -> Iterator[Finding]:

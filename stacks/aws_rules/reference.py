@@ -48,6 +48,51 @@ def resource_patterns(action: str) -> tuple[str, ...]:
     return tuple(re.sub(r"\$\{[^}]*\}", "*", text).replace(".*", "*") for text in formats)
 
 
+def can_apply(action: str, resource: str) -> bool:
+    """Whether a grant of an action on an ARN, with `*` for any text, can be what a request needs."""
+    if resource == "*":
+        return True
+    patterns = resource_patterns(action)
+    return fits_in_bucket(action, resource) and (
+        not patterns or any(same_arn(resource, pattern) for pattern in patterns)
+    )
+
+
+def fits_in_bucket(action: str, resource: str) -> bool:
+    """S3's actions are on a bucket or on its objects: a grant of the one on the other never applies."""
+    if not action.startswith("s3:"):
+        return True
+    kinds = resource_kinds(action)
+    has_key = "/" in re.sub(r"<[^>]*>", "", resource)
+    return (
+        ("object" in kinds and has_key)
+        or ("bucket" in kinds and not has_key)
+        or not {"object", "bucket"} & kinds
+    )
+
+
+def same_arn(one: str, other: str) -> bool:
+    """Whether two patterns of ARNs have an ARN in common; a free part ends at its colon."""
+    parts = one.split(":", 5), other.split(":", 5)
+    return len(parts[0]) == len(parts[1]) and all(_overlap(a, b) for a, b in zip(*parts, strict=True))
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether some text matches both patterns, each with `*` for any text."""
+
+    @cache
+    def from_here(i: int, j: int) -> bool:
+        if i == len(one) and j == len(other):
+            return True
+        if i < len(one) and one[i] == "*":
+            return from_here(i + 1, j) or (j < len(other) and from_here(i, j + 1))
+        if j < len(other) and other[j] == "*":
+            return from_here(i, j + 1) or (i < len(one) and from_here(i + 1, j))
+        return i < len(one) and j < len(other) and one[i] == other[j] and from_here(i + 1, j + 1)
+
+    return from_here(0, 0)
+
+
 def _resource_types(action: str) -> list[str]:
     service, _, operation = action.partition(":")
     actions = _services().get(service.lower(), {}).get("Actions", {})

@@ -24,6 +24,7 @@ def test_no_role_did_what_its_policies_do_not_allow() -> None:
     found = review(recorded(), target_of("local").prefix)
     assert [str(call) for call in found.missing] == []
     assert [str(call) for call in found.unread] == []
+    assert [str(grant) for grant in found.unexplained] == []
 
 
 def test_every_kind_of_role_was_recorded(demo: dict[str, Any]) -> None:

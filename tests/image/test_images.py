@@ -64,6 +64,18 @@ def test_image_is_small(build: Callable[[str], Image], name: str) -> None:
     assert int(build(name).inspect("{{.Size}}")) - base <= MOST_BYTES_ON_BASE[name]
 
 
+def test_every_stripped_library_loads(airflow: Image) -> None:
+    program = (
+        "import ctypes, pathlib, sysconfig\n"
+        "packages = pathlib.Path(sysconfig.get_paths()['purelib'])\n"
+        "libraries = [path for path in packages.rglob('*.so') if not path.parent.name.endswith('.libs')]\n"
+        "for path in libraries:\n"
+        "    ctypes.CDLL(str(path))\n"
+        "print(len(libraries))"
+    )
+    assert int(airflow.python(program)) > 100
+
+
 @pytest.mark.parametrize("name", ["airflow", "mlflow"])
 def test_service_runs_without_privileges_on_a_read_only_root(
     build: Callable[[str], Image], name: str

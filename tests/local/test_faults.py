@@ -74,6 +74,17 @@ def test_faults_are_read_whole(paths: LocalPaths) -> None:
     assert not switch.throttles("AmazonSSM.GetParameter")
 
 
+def test_faults_of_sagemaker_leave_other_services_alone(paths: LocalPaths) -> None:
+    switch = FaultSwitch(paths)
+    switch.put(b'{"sagemaker_throttled_share": 1, "sagemaker_creations_unanswered_share": 1}')
+    assert switch.throttles("SageMaker.DescribeTrainingJob")
+    assert not switch.throttles("AmazonSSM.GetParameter")
+    assert switch.leaves_unanswered("SageMaker.CreateTrainingJob")
+    assert not switch.leaves_unanswered("SageMaker.StopTrainingJob")
+    switch.put(b"{}")
+    assert not switch.leaves_unanswered("SageMaker.CreateTrainingJob")
+
+
 def test_every_mistake_is_named_at_once() -> None:
     with pytest.raises(ValueError, match=r"sleep.*ssm_throttled_share: 0 to 1.*agent_dies_in"):
         parse(b'{"sleep": 1, "ssm_throttled_share": 2, "agent_dies_in": "Nowhere"}')

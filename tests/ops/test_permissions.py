@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ops.permissions import Call, Grant, review
+from ops.permissions import Call, Grant, reasons, review
+from stacks.aws_rules import reference
 
 PREFIX = "updraft-local"
 ROLE = "updraft-local-airflow-TaskRole"
@@ -44,5 +45,26 @@ def test_grant_that_no_call_needed_is_unused() -> None:
     grants = (("s3:GetObject", "arn:aws:s3:::a/*"), ("s3:PutObject", "arn:aws:s3:::a/*"))
     used = call("allowed", "s3:GetObject", resource="arn:aws:s3:::a/b", grant="arn:aws:s3:::a/*")
     found = review(record(used, grants=grants), PREFIX)
-    assert found.unused == (Grant(ROLE, "s3:PutObject", "arn:aws:s3:::a/*"),)
-    assert found.missing == ()
+    [grant] = found.unused
+    assert (grant.action, grant.resource) == ("s3:PutObject", "arn:aws:s3:::a/*")
+    assert grant.because
+    assert (found.missing, found.unexplained) == ((), ())
+
+
+def test_unused_grant_without_a_reason_is_told() -> None:
+    found = review(record(call("allowed", "s3:GetObject"), grants=(("iam:CreateUser", "*"),)), PREFIX)
+    assert found.unexplained == (Grant(ROLE, "iam:CreateUser", "*"),)
+
+
+def test_grant_that_no_request_can_need_is_none() -> None:
+    model = "arn:aws:sagemaker:us-east-1:000000000000:model/updraft-local-*"
+    found = review(
+        record(call("allowed", "s3:GetObject"), grants=(("sagemaker:StopTrainingJob", model),)), PREFIX
+    )
+    assert found.unused == ()
+
+
+def test_every_reason_is_of_actions_that_aws_knows() -> None:
+    named = {action for reason in reasons() for action in reason.actions if "*" not in action}
+    assert named
+    assert [action for action in sorted(named) if not reference.is_action(action)] == []

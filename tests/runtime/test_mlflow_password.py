@@ -28,10 +28,24 @@ assert store.get_user("admin").is_admin
 """
 
 
-def test_secret_that_changed_is_the_password_after_the_next_start(tmp_path: Path) -> None:
+# What MLflow itself reads from the file that is written for it.
+CONFIGURATION = """
+import os, sys
+import server
+login = {"MLFLOW_USERNAME": "admin", "MLFLOW_PASSWORD": "a-long-word-with-%"}
+os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(server.write_auth_config(login, sys.argv[1] + "?a=%2F"))
+from mlflow.server.auth.config import read_auth_config
+found = read_auth_config()
+assert found.auth_cache_ttl_seconds > 0, found
+assert (found.admin_username, found.database_uri) == ("admin", sys.argv[1] + "?a=%2F"), found
+assert found.admin_password == login["MLFLOW_PASSWORD"], found
+"""
+
+
+def run(program: str, tmp_path: Path) -> None:
     assert PYTHON.exists(), "the environment of image 'mlflow' is not there; make it with: ./updraft test"
     ran = subprocess.run(
-        [PYTHON, "-c", CHANGE, f"sqlite:///{tmp_path}/auth.db"],
+        [PYTHON, "-c", program, f"sqlite:///{tmp_path}/auth.db"],
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT / "docker" / "mlflow"),
@@ -42,3 +56,11 @@ def test_secret_that_changed_is_the_password_after_the_next_start(tmp_path: Path
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
+
+
+def test_secret_that_changed_is_the_password_after_the_next_start(tmp_path: Path) -> None:
+    run(CHANGE, tmp_path)
+
+
+def test_configuration_is_read_as_it_was_written(tmp_path: Path) -> None:
+    run(CONFIGURATION, tmp_path)

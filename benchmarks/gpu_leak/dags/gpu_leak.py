@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from itertools import product
 from typing import Any
@@ -15,6 +16,7 @@ from runtime.settings import WorkflowSettings, workflow_settings
 TASK_TIMEOUT, RUN_TIMEOUT = timedelta(seconds=25), timedelta(seconds=120)
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
+    "deleted": ({}, {}),
     "task_timeout": ({"execution_timeout": TASK_TIMEOUT}, {}),
     "run_timeout": ({}, {"dagrun_timeout": RUN_TIMEOUT}),
 }
@@ -40,8 +42,16 @@ def processing_request(
     }
 
 
-def stock_config() -> dict[str, Any]:
-    """The same for the provider's operator, which wants a name; it makes the name unique by a timestamp."""
+def prefix() -> str:
+    """What the names of jobs begin with that tasks of this environment may make."""
+    return f"{os.environ['UPDRAFT_PROJECT']}-{os.environ['UPDRAFT_ENVIRONMENT']}"
+
+
+def stock_config(name: str) -> dict[str, Any]:
+    """The same for the provider's operator, which wants a name.
+
+    It makes a taken name unique by the second; runs that start together would take each other's.
+    """
     made = processing_request(
         None,
         seconds="{{ params.seconds }}",
@@ -49,7 +59,7 @@ def stock_config() -> dict[str, Any]:
         image="{{ settings().training_image }}",
     )
     return made | {
-        "ProcessingJobName": "stock-leak",
+        "ProcessingJobName": "{{ prefix() }}-stock-" + name + "-{{ macros.uuid.uuid4().hex[:6] }}",
         "Tags": [
             {"Key": "updraft:dag", "Value": "{{ dag.dag_id }}"},
             {"Key": "updraft:run", "Value": "{{ run_id }}"},
@@ -67,7 +77,7 @@ for who, mode, (variant, (task_options, dag_options)) in product(
         max_active_runs=100,
         max_active_tasks=100,
         params={"seconds": Param(60, type="integer", minimum=1)},
-        user_defined_macros={"settings": workflow_settings},
+        user_defined_macros={"settings": workflow_settings, "prefix": prefix},
         default_args={"owner": "benchmark", "retries": 1, "retry_delay": timedelta(seconds=1)},
         **dag_options,
     ) as dag:
@@ -83,7 +93,7 @@ for who, mode, (variant, (task_options, dag_options)) in product(
         else:
             SageMakerProcessingOperator(
                 task_id="job",
-                config=stock_config(),
+                config=stock_config(f"{mode}-{variant}".replace("_", "-")),
                 deferrable=mode == "deferrable",
                 check_interval=2,
                 max_attempts=900,

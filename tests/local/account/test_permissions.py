@@ -50,6 +50,12 @@ POLICY = {
             "Resource": "*",
             "Condition": {"StringEquals": {"cloudwatch:namespace": "Mine"}},
         },
+        {
+            "Effect": "Allow",
+            "Action": "sagemaker:DeleteModel",
+            "Resource": f"arn:aws:sagemaker:*:{ACCOUNT}:model/*",
+            "Condition": {"StringEquals": {"aws:ResourceTag/owner": "me"}},
+        },
     ],
 }
 SERVE = "import sys; from pathlib import Path; from local.paths import LocalPaths; from local.account.server import serve; sys.exit(serve(LocalPaths(Path(sys.argv[1]), *map(int, sys.argv[2:]))))"
@@ -144,6 +150,8 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAccount
                 break
             except OSError:
                 time.sleep(0.2)
+        else:
+            raise AssertionError(f"not ready after {START_SECONDS} s: {log.read_text()}")
         iam = running.client("iam")
         iam.create_role(RoleName="jobs", AssumeRolePolicyDocument=json.dumps(TRUST))
         iam.put_role_policy(RoleName="jobs", PolicyName="jobs", PolicyDocument=json.dumps(POLICY))
@@ -205,6 +213,22 @@ def test_condition_is_held_against_the_request(fresh: RunningAccount) -> None:
         fresh.record("DELETE")
         cloudwatch.put_metric_data(Namespace=namespace, MetricData=[{"MetricName": "m", "Value": 1.0}])
         assert fresh.verdicts() == {("cloudwatch:PutMetricData", "*"): verdict}
+
+
+def test_condition_is_held_against_the_tags_of_a_resource(fresh: RunningAccount) -> None:
+    owner, arn = fresh.client("sagemaker"), f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:model/"
+    for name in ("mine", "theirs"):
+        owner.create_model(
+            ModelName=name,
+            ExecutionRoleArn=ROLE,
+            PrimaryContainer={"Image": IMAGE},
+            Tags=[{"Key": "owner", "Value": "me" if name == "mine" else "them"}],
+        )
+        fresh.as_role("sagemaker").delete_model(ModelName=name)
+    assert fresh.verdicts() == {
+        ("sagemaker:DeleteModel", f"{arn}mine"): "allowed",
+        ("sagemaker:DeleteModel", f"{arn}theirs"): "denied",
+    }
 
 
 def test_what_a_request_hands_over_needs_permission_too(fresh: RunningAccount) -> None:

@@ -1,0 +1,73 @@
+"""The account's front: what it does itself before the emulator is asked, and what it makes of the emulator's answer."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.account import server
+from local.account.server import Account
+from local.paths import LocalPaths
+
+
+class Emulator:
+    """Stands for the emulator: keeps what it was asked, answers with one status."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.asked: list[str] = []
+
+    async def __call__(self, scope: dict[str, Any], _receive: Any, send: Any) -> None:
+        self.asked.append(str(dict(scope["headers"])[b"x-amz-target"], "latin-1"))
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
+        await send({"type": "http.response.body", "body": b'{"from": "the emulator"}'})
+
+
+def answer(account: Account, target: str) -> tuple[int, dict[str, Any]]:
+    """Status and body that a caller gets."""
+    messages: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message: dict[str, Any]) -> None:
+        messages.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"x-amz-target", target.encode())]}
+    asyncio.run(account._answer(scope, receive, send))
+    return messages[0]["status"], json.loads(messages[1]["body"])
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Account:
+    return Account(LocalPaths(tmp_path))
+
+
+def put(account: Account, **faults: Any) -> None:
+    account._context.faults.put(json.dumps(faults).encode())
+
+
+def test_creation_is_done_and_its_answer_is_lost(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulator = Emulator(200)
+    monkeypatch.setattr(server.ministack_app, "app", emulator)
+    put(account, sagemaker_creations_unanswered_share=1)
+    status, body = answer(account, "SageMaker.CreateTrainingJob")
+    assert (status, body["__type"]) == (500, "InternalFailure")
+    assert answer(account, "SageMaker.DescribeTrainingJob") == (200, {"from": "the emulator"})
+    assert emulator.asked == ["SageMaker.CreateTrainingJob", "SageMaker.DescribeTrainingJob"]
+
+
+def test_refusal_of_a_creation_is_heard(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.ministack_app, "app", Emulator(400))
+    put(account, sagemaker_creations_unanswered_share=1)
+    assert answer(account, "SageMaker.CreateTrainingJob") == (400, {"from": "the emulator"})
+
+
+def test_throttled_call_is_not_done(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    emulator = Emulator(200)
+    monkeypatch.setattr(server.ministack_app, "app", emulator)
+    put(account, sagemaker_throttled_share=1)
+    status, body = answer(account, "SageMaker.CreateTrainingJob")
+    assert (status, body["__type"], emulator.asked) == (400, "ThrottlingException", [])
