@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import socket
 import sys
 import threading
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from local import processes, tls_front
 from local.certificates import ensure_server_certificate
+from local.ports import check_port_is_free
 
 if TYPE_CHECKING:
     from local.paths import LocalPaths
@@ -96,9 +96,11 @@ class EmbeddedServer:
             _wait_for_port(self._port, log=self._log(front))
 
     def _run(self, name: str) -> None:
-        processes.start(
+        process = processes.start(
             self._paths, name, self._argv[name], log_file=self._log(name), working_directory=project_root()
         )
+        # Reaped as soon as it ends, so that it is never a zombie.
+        threading.Thread(target=process.wait, daemon=True).start()
 
     def _log(self, name: str) -> Path:
         return self._paths.log / f"{name}.log"
@@ -127,32 +129,6 @@ def front_argv(
     return argv if verifier_socket is None else [*argv, "--verifier-socket", str(verifier_socket)]
 
 
-def stable_port(folder: Path, *, first: int) -> int:
-    """Return the port of the endpoint whose state lies in `folder`, choosing a free one at the first call.
-
-    It is kept in `folder/port`, because clients hold the endpoint's address for as long as it exists.
-    """
-    parent = folder.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with (parent / ".ports").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        file = folder / "port"
-        if file.exists():
-            return int(file.read_text(encoding="utf-8"))
-        taken = {int(other.read_text(encoding="utf-8")) for other in parent.glob("*/port")}
-        for port in range(first, first + 1000):
-            if port not in taken and _is_free(port):
-                file.write_text(str(port), encoding="utf-8")
-                return port
-    raise RuntimeError(f"no free port between {first} and {first + 999} on 127.0.0.1")
-
-
-def check_port_is_free(port: int) -> None:
-    """Raise RuntimeError when something listens on 127.0.0.1:`port`."""
-    if not _is_free(port):
-        raise RuntimeError(f"port {port} on 127.0.0.1 is in use by another program; end it and start again")
-
-
 def remove_sockets(folder: Path) -> None:
     """Remove the socket folder that belongs to `folder`, with what is in it."""
     sockets = tls_front.socket_folder(folder)
@@ -164,16 +140,6 @@ def remove_sockets(folder: Path) -> None:
 def project_root() -> Path:
     """Return the folder that `local` lies in."""
     return Path(__file__).resolve().parents[1]
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _wait_for_port(port: int, *, log: Path) -> None:

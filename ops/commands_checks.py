@@ -13,7 +13,19 @@ from ops.bootstrap import ROOT, TOOLS, ensure_environment, ensure_node, environm
 from ops.console import Json, OperatorError, say, show
 from ops.laptop import IMAGES, every_image
 
-CHECKED = ["app.py", "stacks", "lambdas", "runtime", "dags", "ml", "ops", "local", "benchmarks", "notebooks"]
+CHECKED = [
+    "app.py",
+    "stacks",
+    "lambdas",
+    "runtime",
+    "dags",
+    "ml",
+    "ops",
+    "local",
+    "benchmarks",
+    "notebooks",
+    "tests",
+]
 QUICK = "not synth and not account and not platform and not image"
 WHOLE = "not image"
 IMAGE_TESTS = "image"

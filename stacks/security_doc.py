@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stacks import rules
-from stacks.aws_rules.iam import ROLE, statements
+from stacks.aws_rules.statements import ROLE, statements
 from stacks.aws_rules.templates import Resource, Templates, as_list
 from stacks.linting import IGNORED
 from stacks.scanning import SKIPPED

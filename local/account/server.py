@@ -24,7 +24,7 @@ from local.account.context import AccountContext, Plane
 from local.paths import LocalPaths
 
 # In this order they start, in the reverse one they stop.
-PLANES = ("database", "broker", "ecs", "codedeploy", "sagemaker", "codebuild")
+PLANES: tuple[str, ...] = ("database", "broker", "ecs", "codedeploy", "sagemaker", "codebuild")
 SAVE_SECONDS = 5
 GRACE_SECONDS = 5
 READY_PATH = "/_updraft/ready"

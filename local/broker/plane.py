@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from local import tls_front
 from local.broker.server import RedisServer, check_token
-from local.embedded import EmbeddedServer, front_argv, remove_sockets, stable_port
+from local.embedded import EmbeddedServer, front_argv, remove_sockets
+from local.ports import stable_port
 
 if TYPE_CHECKING:
     from local.paths import LocalPaths

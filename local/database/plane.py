@@ -14,7 +14,8 @@ from local import tls_front
 from local.database import roles
 from local.database.server import Master, PostgresServer, check_master_user, memory_bytes
 from local.database.verifier import TokenVerifier
-from local.embedded import EmbeddedServer, front_argv, remove_sockets, stable_port
+from local.embedded import EmbeddedServer, front_argv, remove_sockets
+from local.ports import stable_port
 
 if TYPE_CHECKING:
     from local.paths import LocalPaths
@@ -47,16 +48,25 @@ class _Running:
 
 
 class DatabasePlane:
-    """Starts, stops and removes the servers; `instances()` names those that should run at the start."""
+    """Starts, stops and removes the servers; `instances()` names those that should run at the start.
+
+    Ports are chosen from `first_port` on.
+    """
 
     name = "database"
 
     def __init__(
-        self, *, paths: LocalPaths, logger: Log, instances: Callable[[], Iterable[InstanceSpec]]
+        self,
+        *,
+        paths: LocalPaths,
+        logger: Log,
+        instances: Callable[[], Iterable[InstanceSpec]],
+        first_port: int = FIRST_PORT,
     ) -> None:
         self._paths = paths
         self._logger = logger
         self._instances = instances
+        self._first_port = first_port
         self._running: dict[str, _Running] = {}
         self._failures: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -83,7 +93,7 @@ class DatabasePlane:
 
     def port(self, identifier: str) -> int:
         """Return the port on 127.0.0.1 that is the instance's own for as long as it exists."""
-        return stable_port(self._folder(identifier), first=FIRST_PORT)
+        return stable_port(self._folder(identifier), first=self._first_port)
 
     def start_instance(self, spec: InstanceSpec) -> int:
         """Start the instance's server, made first when it is new, and return the port of its endpoint.

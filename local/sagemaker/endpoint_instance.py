@@ -20,9 +20,10 @@ from typing import Any
 from local import docker
 from local.account.principals import RoleCredentials
 from local.paths import LocalPaths
+from local.ports import free_port
 from local.sagemaker.container import JobContainer
 from local.sagemaker.outcome import JobFailedError
-from local.sagemaker.serving import fetch_model, free_port, is_healthy, serving_environment
+from local.sagemaker.serving import fetch_model, is_healthy, serving_environment
 from local.sagemaker.storage import Logs, Storage
 from local.state_file import write_whole
 

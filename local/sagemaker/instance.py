@@ -25,12 +25,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local import docker
 from local.account.principals import RoleCredentials
 from local.paths import LocalPaths
+from local.ports import free_port
 from local.sagemaker.container import JobContainer
 from local.sagemaker.outcome import JobEndedError, JobFailedError, SpotInterruptionError, ended
 from local.sagemaker.serving import (
     batches,
     fetch_model,
-    free_port,
     invoke,
     is_healthy,
     serving_environment,

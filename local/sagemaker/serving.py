@@ -1,8 +1,7 @@
-"""What batch transform and endpoints need of a model's container: its archive, a port, and answers."""
+"""What batch transform and endpoints need of a model's container: its archive, and answers."""
 
 from __future__ import annotations
 
-import socket
 import tarfile
 import urllib.error
 import urllib.request
@@ -74,13 +73,6 @@ def invoke(port: int, body: bytes, headers: dict[str, str]) -> bytes:
 def opener() -> urllib.request.OpenerDirector:
     """An opener that asks no proxy: the container listens on the loopback."""
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def free_port() -> int:
-    """A port on the loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def extract(files: tarfile.TarFile, folder: Path) -> None:

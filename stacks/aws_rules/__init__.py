@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from stacks.aws_rules import containers, data, functions, iam, network, quotas
+from stacks.aws_rules import containers, data, functions, grants, iam, network, quotas
 from stacks.aws_rules.templates import Finding, Templates
 
 Rule = Callable[[Templates], Iterator[Finding]]
 
 RULES: tuple[Rule, ...] = tuple(
-    rule for theme in (iam, network, containers, data, functions, quotas) for rule in theme.RULES
+    rule for theme in (iam, grants, network, containers, data, functions, quotas) for rule in theme.RULES
 )
 
 

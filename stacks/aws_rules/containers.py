@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from stacks.aws_rules.iam import allowed
+from stacks.aws_rules.statements import allowed
 from stacks.aws_rules.templates import Finding, Resource, Templates, as_list, is_true
 from stacks.sizes import FARGATE_MEMORY_MIB
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from stacks.aws_rules.iam import allowed
+from stacks.aws_rules.statements import allowed
 from stacks.aws_rules.templates import Finding, Templates, as_list
 
 LONGEST_SECONDS = 900

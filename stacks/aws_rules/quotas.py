@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stacks.aws_rules.iam import POLICIES, ROLE
 from stacks.aws_rules.network import EGRESS, INGRESS, rules_of
+from stacks.aws_rules.statements import POLICIES, ROLE
 from stacks.aws_rules.templates import Finding, Resource, Templates, as_list
 
 QUOTAS: dict[str, dict[str, Any]] = tomllib.loads(

@@ -30,7 +30,7 @@ class GitHubRole(Construct):
         *,
         repository: str,
         config: EnvironmentConfig,
-        group: codedeploy.ServerDeploymentGroup,
+        group: codedeploy.IServerDeploymentGroup,
         bundles: s3.IBucket,
     ) -> None:
         super().__init__(scope, construct_id)

@@ -1,52 +1,23 @@
 """The insurance pipeline's data and warehouse, in Airflow's own environment, and its jobs' programs in theirs."""
 
 import json
-import os
-import re
-import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg2
 import pytest
 
+from local.database.standalone import Endpoint
 from local.paths import LocalPaths
+from local.ports import free_port
 from local.sagemaker.storage import client
 from runtime import migrate
-from tests.local.database.endpoint import PASSWORD, Endpoint, serving
+from tests.image_environment import run_case
+from tests.local.database.endpoint import serving
 from tests.local.sagemaker.hosting import Emulator
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENTS = LocalPaths(ROOT / ".updraft" / "local").environments
 CASES = Path(__file__).parent / "with_airflow"
 WAREHOUSE_PASSWORD = "generated-for-the-warehouse"
-
-
-def run_case(case: Path, home: Path, image: str, **variables: str) -> int:
-    """Run one file of test cases in the environment of an image; returns how many passed, and fails with the others."""
-    python = ENVIRONMENTS / image / "bin" / "python"
-    assert python.exists(), f"the environment of image '{image}' is not there; make it with: ./updraft test"
-    ran = subprocess.run(
-        [python, case],
-        cwd=ROOT,
-        env={
-            "PYTHONPATH": str(ROOT),
-            "PATH": os.environ["PATH"],
-            "HOME": str(home),
-            "AIRFLOW_HOME": str(home),
-            "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            **variables,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr[-5000:]
-    [told] = re.findall(r"^Ran (\d+) tests? in ", ran.stderr, re.MULTILINE)
-    return int(told)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +27,10 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         for name, value in {
             "HOST": "127.0.0.1",
             "PORT": str(made.port),
-            "NAME": "airflow",
-            "USER": "updraft",
-            "PASSWORD": PASSWORD,
-            "CA_BUNDLE": str(made.ca),
+            "NAME": made.master.database,
+            "USER": made.master.user,
+            "PASSWORD": made.master.password,
+            "CA_BUNDLE": str(made.authority),
         }.items():
             patch.setenv(f"UPDRAFT_DATABASE_{name}", value)
         # Every deployment runs it again, and an older password may be there.
@@ -84,7 +55,7 @@ def connection_to(endpoint: Endpoint) -> dict[str, str]:
         "password": WAREHOUSE_PASSWORD,
         "extra": {"sslmode": "verify-full", "sqlalchemy_query": {"sslmode": "verify-full"}},
     }
-    return {"AIRFLOW_CONN_WAREHOUSE": json.dumps(connection), "PGSSLROOTCERT": str(endpoint.ca)}
+    return {"AIRFLOW_CONN_WAREHOUSE": json.dumps(connection), "PGSSLROOTCERT": str(endpoint.authority)}
 
 
 def test_tables_are_exchanged_whole(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -93,9 +64,7 @@ def test_tables_are_exchanged_whole(endpoint: Endpoint, tmp_path: Path) -> None:
 
 
 def test_steps_follow_one_another_on_s3_and_postgresql(endpoint: Endpoint, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        paths = LocalPaths(tmp_path / "account", port=probe.getsockname()[1])
+    paths = LocalPaths(tmp_path / "account", port=free_port())
     emulator = Emulator(paths)
     emulator.start()
     try:

@@ -1,6 +1,7 @@
 """How many workers are wanted, who stays, how they are started, and that a failed sample changes nothing."""
 
 import json
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -334,8 +335,8 @@ class Minute:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr(handler.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(handler.time, "sleep", self._sleep)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self._sleep)
 
     def _sleep(self, seconds: float) -> None:
         self.now += seconds

@@ -3,6 +3,7 @@
 from typing import Any
 from unittest.mock import patch
 
+import boto3
 import pytest
 
 from lambdas.migration import handler, logic
@@ -122,7 +123,7 @@ class Cluster:
 
 def polled(cluster: Cluster, *, most: int = 10) -> list[str]:
     """What the handler did until it was complete."""
-    with patch.object(handler.boto3, "client", lambda _service: cluster):
+    with patch.object(boto3, "client", lambda _service: cluster):
         for _ in range(most):
             if handler.is_complete(EVENT, None)["IsComplete"]:
                 return cluster.log

@@ -59,7 +59,7 @@ def tagged_jobs(draw: st.DrawFn) -> Job:
     tags = draw(owners_tags())
     name = f"updraft-test-{draw(st.integers(0, 10**9))}"
     age = timedelta(seconds=draw(st.integers(-5, 600)))
-    kind = draw(st.sampled_from(sorted(handler.KINDS)))
+    kind = draw(st.sampled_from(sorted(actions.KINDS)))
     return Job(kind, name, f"arn:{name}", NOW - age, tags)
 
 
@@ -190,7 +190,11 @@ class FakeSageMaker:
 
     def _page(self, operation: str, **asked: str) -> dict[str, Any]:
         if operation == "list_tags":
-            tagged = [*self.jobs.values(), *self.endpoints.values(), *self.pools.values()]
+            tagged: list[Job | Endpoint] = [
+                *self.jobs.values(),
+                *self.endpoints.values(),
+                *self.pools.values(),
+            ]
             tags = {each.arn: each.tags for each in tagged}
             tags |= {each["NotebookInstanceArn"]: each["tags"] for each in self.notebooks}
             found = tags[asked["ResourceArn"]]
@@ -200,7 +204,7 @@ class FakeSageMaker:
             return {"Endpoints": [{"EndpointName": name} for name in self.endpoints]}
         if operation == "list_notebook_instances":
             return {"NotebookInstances": self.notebooks}
-        [(kind, words)] = [(k, w) for k, (noun, w) in handler.KINDS.items() if operation == f"list_{noun}s"]
+        [(kind, words)] = [(k, w) for k, (noun, w) in actions.KINDS.items() if operation == f"list_{noun}s"]
         jobs = self.pools if "WarmPoolStatusEquals" in asked else self.jobs
         return {
             f"{words}Summaries": [
@@ -251,21 +255,16 @@ def job(name: str, run: str, **changes: str) -> Job:
     return Job("training", name, f"arn:{name}", datetime(2020, 1, 1, tzinfo=UTC), tags | changes)
 
 
-Reap = Callable[..., tuple[dict[str, Any], FakeSageMaker, list[dict[str, str]]]]
+class Reap:
+    """Runs the handler against jobs, with one living owner; `sagemaker` is the one that was met last."""
 
+    sagemaker: FakeSageMaker
 
-@pytest.fixture
-def reap(monkeypatch: pytest.MonkeyPatch) -> Reap:
-    """Runs the handler against jobs, with one living owner; returns its answer, SageMaker, and what SNS was told."""
-    for name, value in {
-        "UPDRAFT_PROJECT": "updraft", "UPDRAFT_ENVIRONMENT": "test", "UPDRAFT_TOPIC_ARN": "arn:topic",
-        "UPDRAFT_GRACE_SECONDS": "60", "UPDRAFT_NOTEBOOK_HOURS": "12", "UPDRAFT_DRY_RUN": "false", "UPDRAFT_DATABASE_HOST": "localhost",
-        "UPDRAFT_DATABASE_PORT": "1", "UPDRAFT_DATABASE_NAME": "airflow", "UPDRAFT_DATABASE_USER": "reader",
-        "UPDRAFT_DATABASE_CA_BUNDLE": "ca.pem",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
 
-    def run(
+    def __call__(
+        self,
         jobs: list[Job],
         *,
         event: dict[str, Any] | None = None,
@@ -273,12 +272,14 @@ def reap(monkeypatch: pytest.MonkeyPatch) -> Reap:
         endpoints: list[Endpoint] | None = None,
         pools: list[Job] | None = None,
         change: Callable[[FakeSageMaker], None] = lambda _: None,
-    ) -> Any:
-        sagemaker, told = FakeSageMaker(jobs, endpoints or [], pools or []), []
-        change(sagemaker)
+    ) -> tuple[dict[str, Any], FakeSageMaker, list[dict[str, str]]]:
+        """Its answer, SageMaker, and what SNS was told."""
+        told: list[dict[str, str]] = []
+        self.sagemaker = FakeSageMaker(jobs, endpoints or [], pools or [])
+        change(self.sagemaker)
         sns = type("Sns", (), {"publish": staticmethod(lambda **asked: told.append(asked))})
-        clients = {"sagemaker": sagemaker, "sns": sns, "rds": None}
-        monkeypatch.setattr(boto3, "client", lambda name: clients[name])
+        clients = {"sagemaker": self.sagemaker, "sns": sns, "rds": None}
+        self._monkeypatch.setattr(boto3, "client", lambda name: clients[name])
 
         @contextmanager
         def connection(*_: Any) -> Iterator[Any]:
@@ -286,11 +287,20 @@ def reap(monkeypatch: pytest.MonkeyPatch) -> Reap:
                 raise ConnectionError("the database is asleep")
             yield type("Database", (), {"run": staticmethod(lambda _sql: [["d", "living", "t", -1]])})
 
-        monkeypatch.setattr(handler, "read_only", connection)
-        run.sagemaker = sagemaker  # type: ignore[attr-defined]
-        return handler.handler(event or {}, None), sagemaker, told
+        self._monkeypatch.setattr(handler, "read_only", connection)
+        return handler.handler(event or {}, None), self.sagemaker, told
 
-    return run
+
+@pytest.fixture
+def reap(monkeypatch: pytest.MonkeyPatch) -> Reap:
+    for name, value in {
+        "UPDRAFT_PROJECT": "updraft", "UPDRAFT_ENVIRONMENT": "test", "UPDRAFT_TOPIC_ARN": "arn:topic",
+        "UPDRAFT_GRACE_SECONDS": "60", "UPDRAFT_NOTEBOOK_HOURS": "12", "UPDRAFT_DRY_RUN": "false", "UPDRAFT_DATABASE_HOST": "localhost",
+        "UPDRAFT_DATABASE_PORT": "1", "UPDRAFT_DATABASE_NAME": "airflow", "UPDRAFT_DATABASE_USER": "reader",
+        "UPDRAFT_DATABASE_CA_BUNDLE": "ca.pem",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    return Reap(monkeypatch)
 
 
 def test_orphan_is_stopped_told_and_labelled(reap: Reap) -> None:
@@ -311,7 +321,7 @@ def test_dry_run_only_tells(reap: Reap) -> None:
 def test_unreadable_database_stops_nothing_and_is_an_error(reap: Reap) -> None:
     with pytest.raises(ConnectionError, match="asleep"):
         reap([job("updraft-test-a", "gone")], database=False)
-    assert reap.sagemaker.stopped == []  # type: ignore[attr-defined]
+    assert reap.sagemaker.stopped == []
 
 
 def test_nothing_running_asks_no_database(reap: Reap) -> None:
@@ -336,7 +346,11 @@ def test_message_names_every_job_and_its_task() -> None:
 
 def endpoint(name: str, run: str, **changes: Any) -> Endpoint:
     tags = dict(job(name, run).tags) | changes.pop("tags", {})
-    values = {"status": "InService", "config": "new", "changed_at": datetime(2020, 1, 1, tzinfo=UTC)}
+    values: dict[str, Any] = {
+        "status": "InService",
+        "config": "new",
+        "changed_at": datetime(2020, 1, 1, tzinfo=UTC),
+    }
     return Endpoint(name=name, arn=f"arn:{name}", tags=tags, **values | changes)
 
 
@@ -429,7 +443,7 @@ def test_notebook_that_runs_too_long_is_stopped_even_while_the_database_sleeps(r
     assert "running for more than 12 hours" in told[0]["Message"]
     with pytest.raises(ConnectionError):
         reap([job("updraft-test-a", "gone")], change=change, database=False)
-    assert [name for name, _ in reap.sagemaker.calls] == ["stop_notebook_instance"]  # type: ignore[attr-defined]
+    assert [name for name, _ in reap.sagemaker.calls] == ["stop_notebook_instance"]
 
 
 def test_dry_run_touches_no_endpoint_pool_or_notebook(reap: Reap) -> None:

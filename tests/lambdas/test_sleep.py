@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -38,12 +40,9 @@ class Sleeper:
         self.world.pass_time(MINUTE)
 
     def _advance(self) -> None:
-        original = handler.time.time
-        handler.time.time = lambda: self.world.now  # type: ignore[attr-defined]
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "time", lambda: self.world.now)
             handler.advance(self.account, CONTEXT)
-        finally:
-            handler.time.time = original  # type: ignore[attr-defined]
 
     def ask(self, *, sleep: bool) -> None:
         """The command, given again until it is taken."""
@@ -229,6 +228,6 @@ def test_counts_are_remembered_before_the_first_service_goes() -> None:
 
 def test_an_unknown_command_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handler, "read_settings", lambda: SETTINGS)
-    monkeypatch.setattr(handler.boto3, "client", lambda name: SimpleNamespace(name=name))  # type: ignore[attr-defined]
+    monkeypatch.setattr(boto3, "client", lambda name: SimpleNamespace(name=name))
     with pytest.raises(ValueError, match="'nap' is neither sleep nor wake"):
         handler.handler({"command": "nap"}, CONTEXT)

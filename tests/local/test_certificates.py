@@ -15,8 +15,11 @@ def handshake(ca: Path, certificate: Path, key: Path, name: str) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)
     client = ssl.create_default_context(cafile=str(ca))
-    ends = [ssl.MemoryBIO(), ssl.MemoryBIO()]
-    sides = [client.wrap_bio(*ends, server_hostname=name), server.wrap_bio(*ends[::-1], server_side=True)]
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(to_client, to_server, server_hostname=name),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
     done = [False, False]
     while not all(done):
         for index, side in enumerate(sides):

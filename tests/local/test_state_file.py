@@ -11,6 +11,14 @@ import pytest
 from local.state_file import SavedTables, write_whole
 
 
+class Tables(SavedTables):
+    """Tables as a service declares them."""
+
+    things: dict[str, int]
+    order: list[str]
+    newer: dict[str, int]
+
+
 def test_writers_at_the_same_time_leave_one_of_their_documents(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
     failures: list[BaseException] = []
@@ -45,15 +53,15 @@ def test_a_document_that_cannot_be_written_leaves_the_old_one_and_nothing_else(t
 
 def test_tables_come_back_and_are_written_only_when_changed(tmp_path: Path) -> None:
     file = tmp_path / "deeper" / "state.json"
-    tables = SavedTables(file, things={}, order=[])
+    tables = Tables(file, things={}, order=[])
     tables.save()
     assert not file.exists()
-    tables.things["a"] = 1  # type: ignore[attr-defined]
+    tables.things["a"] = 1
     tables.changed()
     tables.save()
-    again = SavedTables(file, things={}, order=[], newer={})
-    assert again.things == {"a": 1}  # type: ignore[attr-defined]
-    assert again.newer == {}  # type: ignore[attr-defined]
+    again = Tables(file, things={}, order=[], newer={})
+    assert again.things == {"a": 1}
+    assert again.newer == {}
 
 
 @pytest.mark.parametrize(("given", "mode"), [({}, 0o600), ({"mode": 0o644}, 0o644)])

@@ -1,6 +1,7 @@
 """The launcher: wrong interpreters, full disks, changed locks and interrupted installations."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
@@ -69,7 +70,7 @@ def test_interrupted_installation_is_taken_up_again(home: Path, monkeypatch: pyt
 def test_full_disk_is_told_before_anything_is_made(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = record_runs(monkeypatch)
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda _: usage(10, 10, 5 * 2**20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 5 * 2**20))
     with pytest.raises(bootstrap.BootstrapError, match="5 MiB free"):
         bootstrap.ensure_environment("tiny")
     assert ran == []

@@ -75,7 +75,7 @@ def test_every_command_has_a_line_of_help() -> None:
 
 
 def test_table_aligns_and_leaves_missing_values_empty() -> None:
-    rows = [{"service": "webserver", "healthy": 1}, {"service": "flower"}]
+    rows: list[dict[str, Any]] = [{"service": "webserver", "healthy": 1}, {"service": "flower"}]
     assert table(rows, ["service", "healthy"]).splitlines() == [
         "service    healthy",
         "webserver  1",

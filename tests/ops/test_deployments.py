@@ -60,8 +60,8 @@ class CodeDeploy:
         return {"targetIds": ["i-1"]}
 
     def get_deployment_target(self, **_: str) -> dict[str, Any]:
-        _, events = self.states.pop(0) if len(self.states) > 1 else self.states[0]
-        return {"deploymentTarget": {"instanceTarget": {"lifecycleEvents": events}}}
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        return {"deploymentTarget": {"instanceTarget": {"lifecycleEvents": state[1]}}}
 
     def stop_deployment(self, **asked: Any) -> None:
         self.stopped.append(asked)
@@ -234,7 +234,7 @@ def test_releases_say_who_and_how() -> None:
 
 
 def test_watching_pushes_every_change_once_and_outlives_a_refused_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: Any
 ) -> None:
     (tmp_path / "one.py").write_text("x = 1")
     pushed: list[str] = []
@@ -252,7 +252,7 @@ def test_watching_pushes_every_change_once_and_outlives_a_refused_one(
     monkeypatch.setattr(delivery, "push", push)
     monkeypatch.setattr(delivery, "WATCH_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        delivery.watch(None, tmp_path)  # type: ignore[arg-type]
+        delivery.watch(target({}), tmp_path)
     assert pushed == ["x = 1", "x = 22", "x = 333"]
 
 

@@ -103,7 +103,8 @@ def test_environment_that_has_it_off_says_how_to_allow_it(target: Any) -> None:
 @pytest.mark.usefixtures("plugin")
 def test_service_without_a_task_is_told(target: Any) -> None:
     unknown = {"Error": {"Code": "ServiceNotFoundException", "Message": "Service not found."}}
-    for answer in ({"taskArns": []}, unknown):
+    answers: tuple[dict[str, Any], ...] = ({"taskArns": []}, unknown)
+    for answer in answers:
         to = target(account(ListTasks=lambda _, answer=answer: answer), execute_command=True)
         with pytest.raises(OperatorError, match="no task of 'scheduler' runs"):
             execute.run(to, "scheduler", [])

@@ -84,7 +84,7 @@ class SageMaker:
                     absent(**asked)
                 return [{"ModelPackageSummaryList": [{"ModelPackageArn": ARN}]}]
             job = {"TrainingJobName": JOB, "TrainingJobArn": JOB_ARN, "TrainingJobStatus": "Completed"}
-            summaries = {
+            summaries: dict[str, Any] = {
                 f"{noun}JobSummaries": [] for noun in ("Processing", "Transform", "HyperParameterTuning")
             }
             return [{**summaries, "TrainingJobSummaries": [job]}]

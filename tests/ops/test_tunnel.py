@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from local.ports import free_port
 from ops import sessions, tunnel
 from ops.console import OperatorError
 from stacks.sections import Tracking
@@ -76,11 +77,6 @@ def account(**changes: Any) -> dict[str, Callable[[dict[str, Any]], dict[str, An
         },
         "TerminateSession": lambda request: {"SessionId": request["SessionId"]},
     } | changes  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture

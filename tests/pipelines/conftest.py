@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from local import processes
+from ops.airflow_api import AirflowApi
+from ops.target import target_of
 from tests.end_to_end.platform import PATHS, updraft
+from tests.pipelines.tracking_server import Mlflow
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +26,17 @@ def platform() -> Iterator[dict[str, Any]]:
     finally:
         if not was_running:
             updraft("down")
+
+
+@pytest.fixture(scope="session")
+def airflow(platform: dict[str, Any]) -> AirflowApi:
+    assert platform["push"]
+    return target_of("local").airflow()
+
+
+@pytest.fixture(scope="session")
+def mlflow(platform: dict[str, Any]) -> Mlflow:
+    return Mlflow(platform["urls"]["mlflow"], platform["credentials"]["mlflow"])
 
 
 def _run(*arguments: str) -> dict[str, Any]:

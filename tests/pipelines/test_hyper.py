@@ -59,11 +59,6 @@ def browser(platform: dict[str, Any]) -> Web:
     return web
 
 
-@pytest.fixture(scope="module")
-def mlflow(platform: dict[str, Any]) -> Mlflow:
-    return Mlflow(platform["urls"]["mlflow"], platform["credentials"]["mlflow"])
-
-
 def run_to_its_end(dag_id: str, conf: dict[str, Any]) -> dict[str, Any]:
     ran = updraft("run", dag_id, "--conf", json.dumps(conf), "--wait", "--json")
     assert ran.stdout, ran.stderr[-2000:]

@@ -50,12 +50,6 @@ COUNT_ROWS = (
 
 
 @pytest.fixture(scope="module")
-def airflow(platform: dict[str, Any]) -> AirflowApi:
-    assert platform["push"]
-    return target_of("local").airflow()
-
-
-@pytest.fixture(scope="module")
 def told(airflow: AirflowApi) -> Iterator[Any]:
     """A queue behind the topic of failed runs; calling it gives what came for a run."""
     assert airflow

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from ops.airflow_api import AirflowApi
 from ops.target import target_of
 from tests.end_to_end.platform import client, updraft
 from tests.pipelines.notifications import failures_queue
+from tests.pipelines.runs import Run, run_to_end
 
 DAG = "pet_detection"
-RUN_SECONDS = 900
 CLUSTER, SERVICE = "updraft-local", "pets"
 # Small enough to be quick where the model itself doesn't matter.
 QUICK = {"pictures": 900, "epochs": 2, "threshold": 0.5}
@@ -32,44 +31,10 @@ ORDER = [
 UNHEALTHY = ('JSONResponse({"status": "ok"', 'JSONResponse({"status": "ok", "broken": 1 / 0')
 
 
-@dataclass(frozen=True)
-class Run:
-    run_id: str
-    state: str
-    tasks: dict[str, str]
-
-    def stopped_at(self) -> str:
-        """The first task that did not succeed; all after it did not run, and the clean-up did."""
-        first = next(name for name in ORDER if self.tasks[name] != "success")
-        after = ORDER[ORDER.index(first) + 1 :]
-        assert self.tasks[first] == "failed"
-        assert {self.tasks[name] for name in after} == {"upstream_failed"}
-        assert self.tasks["clean_up"] == "success"
-        return first
-
-
-@pytest.fixture(scope="module")
-def airflow(platform: dict[str, Any]) -> AirflowApi:
-    assert platform["push"]
-    return target_of("local").airflow()
-
-
 @pytest.fixture(scope="module")
 def run(airflow: AirflowApi) -> Callable[..., Run]:
-    """Runs the DAG to its end; `meanwhile` is called every second."""
-
-    def start(conf: dict[str, Any], meanwhile: Callable[[], None] | None = None) -> Run:
-        run_id = airflow.trigger(DAG, conf)["dag_run_id"]
-        deadline = time.monotonic() + RUN_SECONDS
-        while (state := airflow.run(DAG, run_id)["state"]) not in ("success", "failed"):
-            assert time.monotonic() < deadline, f"{run_id} is still {state}"
-            if meanwhile:
-                meanwhile()
-            time.sleep(1)
-        tasks = {each["task_id"]: each["state"] for each in airflow.task_instances(DAG, run_id)}
-        return Run(run_id, state, tasks)
-
-    return start
+    """Runs the DAG to its end, with `conf` and what is done `meanwhile`."""
+    return partial(run_to_end, airflow, DAG)
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +90,22 @@ def ask(run: Run) -> requests.Response:
     return requests.post(f"{url()}/predict", files={"picture": ("a.jpg", picture, "image/jpeg")}, timeout=30)
 
 
+def stopped_at(run: Run) -> str:
+    """The first task that did not succeed; all after it did not run, and the clean-up did."""
+    first = next(name for name in ORDER if run.tasks[name] != "success")
+    after = ORDER[ORDER.index(first) + 1 :]
+    assert run.tasks[first] == "failed"
+    assert {run.tasks[name] for name in after} == {"upstream_failed"}
+    assert run.tasks["clean_up"] == "success"
+    return first
+
+
 def assert_failed_safely(
     failed: Run, at: str, before: Run, told: Callable[[str], list[dict[str, str]]]
 ) -> dict[str, str]:
     """It stopped there, cleaned up, told of it, and the earlier model still answers."""
     assert failed.state == "failed"
-    assert failed.stopped_at() == at
+    assert stopped_at(failed) == at
     [message] = told(failed.run_id)
     assert at in message["Message"]
     assert "http" in message["Message"]

@@ -272,7 +272,7 @@ def test_body_that_hides_its_length_is_refused_too(application: str) -> None:
 
 
 def test_health_check_of_the_container_tells_the_truth(application: str) -> None:
-    check = [environment_python("pets-application"), "-m", "ml.pets.application", "--check"]
+    check: list[str | Path] = [environment_python("pets-application"), "-m", "ml.pets.application", "--check"]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     assert application
     assert subprocess.run(check, cwd=ROOT, env=env, check=False).returncode == 0

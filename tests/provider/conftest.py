@@ -2,10 +2,10 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -18,11 +18,12 @@ import pytest
 from local import images, processes
 from local.account.context import AccountContext
 from local.paths import ROOT, LocalPaths
+from local.ports import free_port
+from tests.image_environment import airflow_variables, image_python
 from tests.local.sagemaker.hosting import wait_until
 from tests.provider.names import BUCKET, NEIGHBOURS_IMAGE, ROLE_NAME, SPLIT_IMAGE
 
 FOLDER = Path(__file__).resolve().parent
-PYTHON = LocalPaths(ROOT / ".updraft" / "local").environments / "airflow" / "bin" / "python"
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -42,9 +43,7 @@ LIMIT_SECONDS = 900
 
 @pytest.fixture(scope="session")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPaths]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     paths = LocalPaths(tmp_path_factory.mktemp("account"), port=port)
     paths.log.mkdir()
     with (paths.log / "account.log").open("wb") as log:
@@ -77,7 +76,7 @@ def is_ready(paths: LocalPaths) -> bool:
 
 def furnish(paths: LocalPaths) -> None:
     """Make what `names` promises."""
-    context = AccountContext(paths=paths, logger=None)  # type: ignore[arg-type]
+    context = AccountContext(paths=paths, logger=logging.getLogger("provider"))
     context.boto3_client("s3").create_bucket(Bucket=BUCKET)
     iam = context.boto3_client("iam")
     iam.create_role(RoleName=ROLE_NAME, AssumeRolePolicyDocument=json.dumps(TRUST))
@@ -105,7 +104,6 @@ def push(paths: LocalPaths, uri: str, program: Path) -> None:
 @pytest.fixture(scope="session")
 def airflow_side(account: LocalPaths, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the operators and the examples did, each in a process of Airflow's environment; both run side by side."""
-    assert PYTHON.exists(), "the environment of image 'airflow' is not there; make it with: ./updraft test"
     folder = tmp_path_factory.mktemp("airflow")
     running = {name: start(account, folder / name, f"run_{name}.py") for name in ("operators", "examples")}
     try:
@@ -124,20 +122,16 @@ def start(account: LocalPaths, home: Path, program: str) -> subprocess.Popen[byt
     home.mkdir()
     with (home / "log").open("wb") as log:
         return subprocess.Popen(
-            [PYTHON, FOLDER / "with_airflow" / program, home / "results.json"],
+            [image_python("airflow"), FOLDER / "with_airflow" / program, home / "results.json"],
             cwd=ROOT,
-            env={
-                "PYTHONPATH": str(ROOT),
-                "PATH": os.environ["PATH"],
-                "AIRFLOW_HOME": str(home),
-                "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
-                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-                "AIRFLOW__CORE__DAGS_FOLDER": str(FOLDER / "with_airflow" / "dags"),
-                "AWS_DEFAULT_REGION": account.region,
-                "AWS_ENDPOINT_URL": account.endpoint_url,
-                "AWS_ACCESS_KEY_ID": account.access_key_id,
-                "AWS_SECRET_ACCESS_KEY": account.secret_access_key,
-            },
+            env=airflow_variables(
+                home,
+                AIRFLOW__CORE__DAGS_FOLDER=str(FOLDER / "with_airflow" / "dags"),
+                AWS_DEFAULT_REGION=account.region,
+                AWS_ENDPOINT_URL=account.endpoint_url,
+                AWS_ACCESS_KEY_ID=account.access_key_id,
+                AWS_SECRET_ACCESS_KEY=account.secret_access_key,
+            ),
             stdout=log,
             stderr=log,
         )

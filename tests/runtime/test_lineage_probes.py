@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import psycopg2
 import pytest
 
 from local.paths import LocalPaths
+from local.ports import free_port
 from local.sagemaker.storage import client
 from tests.local.sagemaker.hosting import Emulator
 from tests.runtime.embedded_postgres import postgres
@@ -45,9 +45,7 @@ Measure = Callable[..., list[Any]]
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPaths]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    paths = LocalPaths(tmp_path_factory.mktemp("account"), port=port)
+    paths = LocalPaths(tmp_path_factory.mktemp("account"), port=free_port())
     emulator = Emulator(paths)
     emulator.start()
     client(paths, "s3").create_bucket(Bucket="data")

@@ -6,6 +6,7 @@
 import io
 import json
 import sys
+import time
 import types
 from collections.abc import Iterator
 from datetime import timedelta
@@ -27,15 +28,15 @@ class Clock:
 @pytest.fixture(scope="module")
 def metrics() -> Iterator[Any]:
     statsd = types.ModuleType("statsd")
-    statsd.StatsClient = type("StatsClient", (), {})  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statsd, "StatsClient", type("StatsClient", (), {}), raising=False)
         patch.setitem(sys.modules, "statsd", statsd)
         patch.setenv("UPDRAFT_PROJECT", "updraft")
         patch.setenv("UPDRAFT_ENVIRONMENT", "test")
         from runtime import metrics as module
 
         clock = Clock()
-        patch.setattr(module.time, "monotonic", clock)
+        patch.setattr(time, "monotonic", clock)
         yield types.SimpleNamespace(module=module, clock=clock)
     del sys.modules["runtime.metrics"]
 

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOOKS = ROOT / "runtime" / "hooks"

@@ -54,7 +54,7 @@ def test_only_this_repositorys_jobs_in_this_github_environment_get_the_role(role
 
 
 def test_role_may_push_a_bundle_and_nothing_else(role: dict[str, Any]) -> None:
-    allowed = {}
+    allowed: dict[str, str] = {}
     for statement in properties(role, "AWS::IAM::Policy")["PolicyDocument"]["Statement"]:
         assert statement["Effect"] == "Allow"
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]

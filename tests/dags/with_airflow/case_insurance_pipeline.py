@@ -6,7 +6,7 @@ import sys
 import unittest
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "dags"))
 
@@ -21,6 +21,9 @@ ARN = "arn:aws:sagemaker:us-east-1:000000000000:model-package/updraft-local-insu
 
 
 class Pipeline(unittest.TestCase):
+    s3: ClassVar[Any]
+    loaded: ClassVar[dict[str, int]]
+
     @classmethod
     def setUpClass(cls) -> None:
         cls.s3 = boto3.client("s3")

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ministack import app
-from ministack.core import iam_actions, iam_evaluator, lambda_runtime, persistence, router
-from ministack.services import cloudformation, ec2, iam, lambda_svc, ssm, sts
-from ministack.services.cloudformation import changesets, handlers, helpers, provisioners, stacks
+from ministack import app  # type: ignore[import-untyped]
+from ministack.core import iam_actions, iam_evaluator, lambda_runtime, persistence, router  # type: ignore[import-untyped]
+from ministack.services import cloudformation, ec2, iam, lambda_svc, ssm, sts  # type: ignore[import-untyped]
+from ministack.services.cloudformation import changesets, handlers, helpers, provisioners, stacks  # type: ignore[import-untyped]
 
 from local.account import patches
 from local.account.resources.shapes import InvalidPropertiesError, to_api

@@ -130,7 +130,8 @@ class RunningAccount:
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAccount]:
     ports = free_ports(4)
-    paths = LocalPaths(tmp_path_factory.mktemp("account"), *ports)
+    port, webserver_port, flower_port, mlflow_port = ports
+    paths = LocalPaths(tmp_path_factory.mktemp("account"), port, webserver_port, flower_port, mlflow_port)
     log = paths.root / "log.txt"
     with log.open("wb") as output:
         process = subprocess.Popen(

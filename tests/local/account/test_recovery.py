@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ministack.services import cloudformation, ssm
-from ministack.services.cloudformation import handlers
+from ministack.services import cloudformation, ssm  # type: ignore[import-untyped]
+from ministack.services.cloudformation import handlers  # type: ignore[import-untyped]
 
 from local.account import patches, recovery
 from local.account.context import AccountContext

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ministack import app as ministack_app  # type: ignore[import-untyped]
 
-from local.account import server
 from local.account.server import Account
 from local.paths import LocalPaths
 
@@ -51,7 +51,7 @@ def put(account: Account, **faults: Any) -> None:
 
 def test_creation_is_done_and_its_answer_is_lost(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     emulator = Emulator(200)
-    monkeypatch.setattr(server.ministack_app, "app", emulator)
+    monkeypatch.setattr(ministack_app, "app", emulator)
     put(account, sagemaker_creations_unanswered_share=1)
     status, body = answer(account, "SageMaker.CreateTrainingJob")
     assert (status, body["__type"]) == (500, "InternalFailure")
@@ -60,14 +60,14 @@ def test_creation_is_done_and_its_answer_is_lost(account: Account, monkeypatch: 
 
 
 def test_refusal_of_a_creation_is_heard(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.ministack_app, "app", Emulator(400))
+    monkeypatch.setattr(ministack_app, "app", Emulator(400))
     put(account, sagemaker_creations_unanswered_share=1)
     assert answer(account, "SageMaker.CreateTrainingJob") == (400, {"from": "the emulator"})
 
 
 def test_throttled_call_is_not_done(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     emulator = Emulator(200)
-    monkeypatch.setattr(server.ministack_app, "app", emulator)
+    monkeypatch.setattr(ministack_app, "app", emulator)
     put(account, sagemaker_throttled_share=1)
     status, body = answer(account, "SageMaker.CreateTrainingJob")
     assert (status, body["__type"], emulator.asked) == (400, "ThrottlingException", [])

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from local.codebuild.plane import CodeBuildPlane
 from local.codebuild.service import CodeBuildService
 from local.codebuild.store import Store
 from local.paths import LocalPaths
+from local.ports import free_port
 from local.sagemaker.storage import client
 from stacks.constructs.pets_build import stage_application
 from tests.local.sagemaker.hosting import Emulator, wait_until
@@ -84,10 +84,7 @@ class Agent:
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPaths]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    paths = LocalPaths(tmp_path_factory.mktemp("account"), port=port)
+    paths = LocalPaths(tmp_path_factory.mktemp("account"), port=free_port())
     emulator = Emulator(paths)
     emulator.start()
     client(paths, "s3").create_bucket(Bucket="data")

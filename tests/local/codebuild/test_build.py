@@ -35,7 +35,7 @@ class Storage:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a buildspec to its end; the answer has the build, its `log`, and the `objects` that it made."""
 
     def start(buildspec: str, *, stop_after: float | None = None, **project: Any) -> dict[str, Any]:
@@ -67,11 +67,11 @@ def run(tmp_path: Path) -> Run:
         write_whole(directory / "build.json", spec)
         host = Build(directory)
         storage = Storage(source)
-        host.storage = storage  # type: ignore[assignment]
+        monkeypatch.setattr(host, "storage", storage)
         if stop_after is not None:
             threading.Timer(stop_after, (directory / "stop").touch).start()
         host.run()
-        report = json.loads((directory / "status.json").read_text())
+        report: dict[str, Any] = json.loads((directory / "status.json").read_text())
         log = directory / "build.log"
         return report | {"log": log.read_text() if log.is_file() else "", "objects": storage.objects}
 

@@ -29,11 +29,11 @@ class Ecr:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     build = {"serviceRole": "arn:aws:iam::000000000000:role/build"}
     write_whole(tmp_path / "build.json", {"build": build, "root": str(tmp_path / "state"), "port": 1})
     made, ecr = Host(tmp_path), Ecr()
-    made.client = mock.Mock(spec=made.client, return_value=ecr)  # type: ignore[method-assign]
+    monkeypatch.setattr(made, "client", mock.Mock(spec=made.client, return_value=ecr))
     return made
 
 

@@ -11,6 +11,7 @@ import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,8 @@ from local.codedeploy.dispatcher import Dispatcher
 from local.codedeploy.instance import matches, parse_environment, parse_mounts
 from local.codedeploy.resources import CodeDeployResources
 from local.codedeploy.service import CodeDeployService, ServiceError
-from local.codedeploy.store import Store
+from local.codedeploy.store import Item, Store
+from local.paths import LocalPaths
 
 USER_DATA = """#!/bin/bash
 mount -t efs -o tls,iam fs-0123456789abcdef0:/ /mnt/releases
@@ -58,7 +60,7 @@ class FakeS3:
 class Cloud:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.paths = SimpleNamespace(state_directory=folder, instances=folder / "instances")
+        self.paths = LocalPaths(folder)
         self.s3 = FakeS3()
         self.mounted: list[str] = []
         self.store = Store(folder / "codedeploy" / "state.json")
@@ -103,21 +105,21 @@ class Cloud:
             "deploymentGroupName": "group",
             "revision": {"revisionType": "S3", "s3Location": location},
         }
-        return self.service.call("CreateDeployment", asked | more)["deploymentId"]
+        return str(self.service.call("CreateDeployment", asked | more)["deploymentId"])
 
-    def wait(self, identifier: str) -> dict:
+    def wait(self, identifier: str) -> Item:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            info = self.service.call("GetDeployment", {"deploymentId": identifier})["deploymentInfo"]
+            info: Item = self.service.call("GetDeployment", {"deploymentId": identifier})["deploymentInfo"]
             if info["status"] in ("Succeeded", "Failed", "Stopped") and not self.dispatcher._threads:
                 return info
             time.sleep(0.02)
         raise AssertionError(f"deployment is {info['status']}")
 
-    def deploy(self, key: str, **more: object) -> dict:
+    def deploy(self, key: str, **more: object) -> Item:
         return self.wait(self.create(key, **more))
 
-    def events(self, identifier: str) -> dict[str, dict]:
+    def events(self, identifier: str) -> dict[str, Item]:
         found = self.service.call("GetDeploymentTarget", {"deploymentId": identifier, "targetId": "i-1"})
         events = found["deploymentTarget"]["instanceTarget"]["lifecycleEvents"]
         return {event["lifecycleEventName"]: event for event in events}
@@ -359,7 +361,7 @@ def test_interrupted_deployment_is_failed_after_a_restart_and_state_survives(clo
         ("PutLifecycleEventHookExecutionStatus", {}, "UnknownOperationException"),
     ],
 )
-def test_wrong_call_is_refused(cloud: Cloud, operation: str, parameters: dict, code: str) -> None:
+def test_wrong_call_is_refused(cloud: Cloud, operation: str, parameters: Item, code: str) -> None:
     with pytest.raises(ServiceError) as caught:
         cloud.service.call(operation, parameters)
     assert caught.value.code == code
@@ -392,7 +394,8 @@ def test_cloudformation_makes_updates_and_deletes_both_types(tmp_path: Path) -> 
 
 def test_user_data_tells_environment_and_mounts() -> None:
     assert parse_environment(USER_DATA)["UPDRAFT_RELEASES_DIRECTORY"] == "/mnt/releases"
-    assert parse_mounts(USER_DATA, {}.__getitem__) == {"/mnt/releases": "fs-0123456789abcdef0"}
+    no_clients: dict[str, Any] = {}
+    assert parse_mounts(USER_DATA, no_clients.__getitem__) == {"/mnt/releases": "fs-0123456789abcdef0"}
     assert parse_environment("echo A=1") == {}
 
 

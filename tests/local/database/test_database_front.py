@@ -9,7 +9,8 @@ import psycopg2
 import pytest
 
 from local.database.server import check_master_user, memory_bytes, settings
-from tests.local.database.endpoint import Endpoint, serving
+from local.database.standalone import Endpoint
+from tests.local.database.endpoint import serving
 
 
 @pytest.fixture(scope="module")

@@ -3,23 +3,20 @@
 import os
 import shutil
 import signal
-import socket
 from collections.abc import Iterator
 
 import pytest
 
 from local import processes
 from local.paths import LocalPaths
+from local.ports import free_port
 from local.sagemaker.storage import client
 from tests.local.sagemaker.hosting import Emulator, Host
 
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalPaths, Emulator]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    paths = LocalPaths(tmp_path_factory.mktemp("account"), port=port)
+    paths = LocalPaths(tmp_path_factory.mktemp("account"), port=free_port())
     started = Emulator(paths)
     started.start()
     client(paths, "s3").create_bucket(Bucket="data")

@@ -14,7 +14,7 @@ from local.sagemaker.serving import batches
 from local.sagemaker.store import Store
 from local.sagemaker.tuning import best_trial, draw
 
-TRAINING = {
+TRAINING: dict[str, Any] = {
     "TrainingJobName": "job-1",
     "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
     "RoleArn": "arn:aws:iam::000000000000:role/jobs",
@@ -238,7 +238,6 @@ def test_batches_lose_no_line_and_stay_small(lines: list[bytes], most: int) -> N
 
 def test_trials_of_a_tuning_job_are_listed_with_their_objectives(sagemaker: SageMakerService) -> None:
     definition = {key: value for key, value in TRAINING.items() if key != "TrainingJobName"}
-    algorithm = dict(TRAINING["AlgorithmSpecification"])  # type: ignore[call-overload]
     metrics = [{"Name": "auc", "Regex": "auc=(.*)"}]
     sagemaker.call(
         "CreateHyperParameterTuningJob",
@@ -253,7 +252,7 @@ def test_trials_of_a_tuning_job_are_listed_with_their_objectives(sagemaker: Sage
                 },
             },
             "TrainingJobDefinition": definition
-            | {"AlgorithmSpecification": algorithm | {"MetricDefinitions": metrics}},
+            | {"AlgorithmSpecification": TRAINING["AlgorithmSpecification"] | {"MetricDefinitions": metrics}},
         },
     )
     search = sagemaker._store.of("HyperParameterTuningJob")["search"]

@@ -23,13 +23,13 @@ def train() -> None:
     if "fail" in parameters:
         sys.exit(parameters["fail"])
     rows = _channel("train")[: int(parameters["sample_size"])]
-    model = {"k": min(int(parameters["k"]), len(rows)), "rows": rows}
-    MODEL.write_text(json.dumps(model))
+    k = min(int(parameters["k"]), len(rows))
+    MODEL.write_text(json.dumps({"k": k, "rows": rows}))
     print(f"{os.environ['TRAINING_JOB_NAME']} keeps {len(rows)} rows", flush=True)
     wait_for(parameters.get("until"))
     test = _channel("test")
     if test:
-        right = sum(classify(model["k"], rows, row[1:]) == row[0] for row in test)
+        right = sum(classify(k, rows, row[1:]) == row[0] for row in test)
         print(f"test:accuracy={right / len(test):.4f}", flush=True)
 
 

@@ -43,7 +43,7 @@ from tests.provider.with_airflow.harness import (
     training_config,
 )
 
-WAIT = {"check_interval": 1}
+WAIT: Record = {"check_interval": 1}
 MODES = ("sync", "deferrable")
 
 

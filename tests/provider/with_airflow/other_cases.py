@@ -59,7 +59,7 @@ def status_of(name: str) -> str:
 @register.case(SageMakerCreateNotebookOperator, "sync")
 def notebook_is_in_service(mode: str) -> None:
     name = name_of("notebook-created")
-    given = {"instance_type": "ml.t3.medium", "role_arn": ROLE_ARN, "volume_size_in_gb": 7}
+    given: Record = {"instance_type": "ml.t3.medium", "role_arn": ROLE_ARN, "volume_size_in_gb": 7}
     arn = run(SageMakerCreateNotebookOperator, mode, instance_name=name, root_access="Disabled", **given)
     found = client().describe_notebook_instance(NotebookInstanceName=name)
     assert (found["NotebookInstanceStatus"], found["NotebookInstanceArn"]) == ("InService", arn)

@@ -11,11 +11,11 @@ HOME = tempfile.TemporaryDirectory()
 os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH"] = HOME.name
 
 from botocore.exceptions import ClientError, ReadTimeoutError  # noqa: E402
-from releases import Ssm, stage  # noqa: E402
 
 from runtime import bundle as module  # noqa: E402
 from runtime.bundle import PointerError, ReleaseBundle  # noqa: E402
 from runtime.release_check import ReleaseError  # noqa: E402
+from tests.runtime.with_airflow.releases import Ssm, stage  # noqa: E402
 
 THROTTLED = ClientError(
     {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, "GetParameter"

@@ -8,6 +8,7 @@ import time
 import unittest
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HOME = tempfile.TemporaryDirectory()
 os.environ |= {
@@ -27,11 +28,11 @@ from airflow.models.dag import DagModel  # noqa: E402
 from airflow.models.dag_version import DagVersion  # noqa: E402
 from airflow.models.dagbundle import DagBundleModel  # noqa: E402
 from airflow.utils.session import create_session  # noqa: E402
-from releases import Ssm, stage  # noqa: E402
 from sqlalchemy import delete, select, update  # noqa: E402
 
 from runtime.bundle import ReleaseBundle  # noqa: E402
 from runtime.dag_processor import ReleaseProcessorManager  # noqa: E402
+from tests.runtime.with_airflow.releases import Ssm, stage  # noqa: E402
 
 BUNDLE = "updraft"
 LIMIT_SECONDS = 60
@@ -65,7 +66,7 @@ class DagProcessorTest(unittest.TestCase):
         self.manager = ReleaseProcessorManager(max_runs=-1)
         self.manager.prepare_process_context()
         self.manager._dag_bundles = [bundle]
-        self.known_files: dict = {}
+        self.known_files: dict[str, Any] = {}
         self.addCleanup(self._kill)
 
     def _kill(self) -> None:
@@ -96,7 +97,7 @@ class DagProcessorTest(unittest.TestCase):
     def served(self) -> dict[str, str | None]:
         with create_session() as session:
             found = select(DagModel.dag_id, DagModel.bundle_version).where(DagModel.is_stale.is_(False))
-            return dict(session.execute(found).all())  # type: ignore[arg-type]
+            return dict(session.execute(found).all())
 
     def is_served(self, version: str, *names: str) -> Callable[[], bool]:
         return lambda: self.served() == dict.fromkeys(names, version)

@@ -11,7 +11,6 @@ from unittest import mock
 
 from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout, TaskDeferred
 from botocore.exceptions import ClientError
-from fake_sagemaker import SETTINGS, JobsCase
 
 from runtime.sagemaker import model_operator, resource_operator, resource_trigger
 from runtime.sagemaker.endpoint_operator import SageMakerDeleteEndpointOperator, SageMakerEndpointOperator
@@ -20,6 +19,7 @@ from runtime.sagemaker.model_operator import SageMakerModelOperator
 from runtime.sagemaker.notebook_operator import SageMakerNotebookOperator
 from runtime.sagemaker.resource_trigger import SageMakerResourceTrigger
 from runtime.settings import WorkflowSettings
+from tests.runtime.with_airflow.fake_sagemaker import SETTINGS, JobsCase
 
 NAME = "updraft-test-flights"
 
@@ -118,7 +118,7 @@ class FakeHosting:
 
     def get_paginator(self, operation: str) -> Any:
         tags = [{"Key": key, "Value": value} for key, value in self.tags.items()]
-        jobs = {f"{kind}JobSummaries": [] for kind in ("Training", "Processing", "Transform")}
+        jobs: dict[str, Any] = {f"{kind}JobSummaries": [] for kind in ("Training", "Processing", "Transform")}
         page = {"Tags": tags} if operation == "list_tags" else jobs
         return SimpleNamespace(paginate=lambda **_: [page])
 
@@ -148,7 +148,7 @@ class HostingCase(JobsCase):
         }  # fmt: skip
         return SageMakerEndpointOperator(**(values | changes))
 
-    def defer(self, task: Any) -> SageMakerResourceTrigger:
+    def deferred(self, task: Any) -> SageMakerResourceTrigger:
         with self.assertRaises(TaskDeferred) as raised:
             task.execute(self.context())
         return raised.exception.trigger
@@ -161,7 +161,7 @@ class HostingCase(JobsCase):
 
     def deploy(self, **changes: Any) -> dict[str, Any]:
         """A whole deployment."""
-        waiting = self.defer(self.task(**changes))
+        waiting = self.deferred(self.task(**changes))
         self.sagemaker.rest()
         return self.finish(self.task(**changes), waiting)
 
@@ -186,8 +186,8 @@ class Deploying(HostingCase):
         self.assertEqual(self.sagemaker.calls, ["create"])
 
     def test_retry_takes_over(self) -> None:
-        self.defer(self.task())
-        waiting = self.defer(self.task())
+        self.deferred(self.task())
+        waiting = self.deferred(self.task())
         self.sagemaker.rest()
         self.finish(self.task(), waiting)
         self.assertEqual(self.sagemaker.calls, ["create"])
@@ -220,7 +220,7 @@ class Deploying(HostingCase):
             self.task(endpoint="my flights").execute(self.context())
 
     def test_month_over_budget_deploys_nothing(self) -> None:
-        spent = mock.patch("runtime.sagemaker.owner.spent_this_month", lambda *_, **__: (99.0, []))
+        spent = mock.patch("runtime.sagemaker.owner.spent_this_month", return_value=(99.0, []))
         with spent, self.assertRaisesRegex(AirflowException, "monthly_budget_usd"):
             self.task().execute(self.context())
         self.assertEqual(self.sagemaker.calls, [])
@@ -236,34 +236,34 @@ class Ending(HostingCase):
         for state in ("failed", "success", "queued", None):
             with self.subTest(state=state):
                 self.setUp()
-                waiting = self.defer(self.task())
+                waiting = self.deferred(self.task())
                 self.sagemaker.rest()
                 self.kill(waiting, state)
                 self.assertEqual(self.sagemaker.calls, ["create", "delete"])
 
     def test_ended_task_leaves_its_mark_where_sagemaker_refuses(self) -> None:
-        waiting = self.defer(self.task())
+        waiting = self.deferred(self.task())
         self.kill(waiting, "failed")
         self.assertEqual(self.sagemaker.calls, ["create"])
         self.assertEqual(self.sagemaker.tags["updraft:stopped-by"], "airflow")
 
     def test_ended_update_goes_back(self) -> None:
         config = self.deploy()["config_name"]
-        waiting = self.defer(self.task(op_kwargs={"model_name": "other"}))
+        waiting = self.deferred(self.task(op_kwargs={"model_name": "other"}))
         self.sagemaker.rest()
         self.kill(waiting, "failed")
         self.sagemaker.rest()
         self.assertEqual(self.sagemaker.endpoint["EndpointConfigName"], config)
 
     def test_moved_trigger_undoes_nothing(self) -> None:
-        waiting = self.defer(self.task())
+        waiting = self.deferred(self.task())
         self.sagemaker.rest()
         self.kill(waiting, "deferred")
         self.assertEqual(self.sagemaker.calls, ["create"])
 
     def test_task_that_waits_for_another_ones_deployment_undoes_nothing(self) -> None:
-        self.defer(self.task())
-        waiting = self.defer(self.task(op_kwargs={"model_name": "other"}))
+        self.deferred(self.task())
+        waiting = self.deferred(self.task(op_kwargs={"model_name": "other"}))
         self.sagemaker.rest()
         self.kill(waiting, "failed")
         self.assertEqual(self.sagemaker.calls, ["create"])
@@ -292,7 +292,7 @@ class Ending(HostingCase):
         return list(self.sagemaker.calls)
 
     def test_time_out_undoes(self) -> None:
-        waiting = self.defer(self.task(execution_timeout=timedelta(seconds=50)))
+        waiting = self.deferred(self.task(execution_timeout=timedelta(seconds=50)))
         self.sagemaker.rest()
         with self.assertRaises(AirflowTaskTimeout):
             self.finish(self.task(), waiting, in_time=False)
@@ -301,7 +301,7 @@ class Ending(HostingCase):
     def test_delete_takes_the_configuration_along_and_can_be_repeated(self) -> None:
         self.deploy()
         task = SageMakerDeleteEndpointOperator(task_id="delete", endpoint="flights")
-        waiting = self.defer(task)
+        waiting = self.deferred(task)
         self.sagemaker.rest()
         self.assertEqual(self.finish(task, waiting), {"name": NAME})
         self.assertEqual((self.sagemaker.endpoint, self.sagemaker.configs), (None, set()))
@@ -334,7 +334,7 @@ class Notebooks(HostingCase):
 
     def test_notebook_is_started_and_stopped_once(self) -> None:
         for action, url in (("start", "notebook.example"), ("stop", None)):
-            waiting = self.defer(self.notebook(action))
+            waiting = self.deferred(self.notebook(action))
             self.sagemaker.rest()
             wanted = {"name": "updraft-test-notebook", "url": url}
             self.assertEqual(self.finish(self.notebook(action), waiting), wanted)
@@ -343,7 +343,7 @@ class Notebooks(HostingCase):
 
     def test_start_of_one_that_still_stops_waits_first(self) -> None:
         self.sagemaker.notebook["NotebookInstanceStatus"] = "Stopping"
-        waiting = self.defer(self.notebook("start"))
+        waiting = self.deferred(self.notebook("start"))
         self.assertEqual(self.sagemaker.calls, [])
         self.sagemaker.rest()
         with self.assertRaises(TaskDeferred):
@@ -353,7 +353,7 @@ class Notebooks(HostingCase):
     def test_failed_start_says_why(self) -> None:
         self.sagemaker.fails = True
         self.sagemaker.notebook["FailureReason"] = "no capacity"
-        waiting = self.defer(self.notebook("start"))
+        waiting = self.deferred(self.notebook("start"))
         self.sagemaker.rest()
         with self.assertRaisesRegex(AirflowException, "no capacity"):
             self.finish(self.notebook("start"), waiting)
@@ -365,7 +365,7 @@ class Notebooks(HostingCase):
 
 class Waiting(HostingCase):
     def test_trigger_fires_when_the_endpoint_rests(self) -> None:
-        waiting = self.defer(self.task())
+        waiting = self.deferred(self.task())
         sagemaker = self.sagemaker
 
         class Asynchronous:

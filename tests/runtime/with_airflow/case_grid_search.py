@@ -7,7 +7,7 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 HOME = tempfile.TemporaryDirectory()
@@ -31,11 +31,11 @@ from airflow.models.dagbundle import DagBundleModel  # noqa: E402
 from airflow.models.pool import Pool  # noqa: E402
 from airflow.utils.db import synchronize_log_template  # noqa: E402
 from airflow.utils.session import create_session  # noqa: E402
-from fake_sagemaker import SETTINGS  # noqa: E402
 from flights import etl, registry, stages  # noqa: E402
 
 from runtime.sagemaker.operator import SageMakerJobOperator  # noqa: E402
 from runtime.settings import WorkflowSettings  # noqa: E402
+from tests.runtime.with_airflow.fake_sagemaker import SETTINGS  # noqa: E402
 
 BUNDLE = "dags-folder"
 KINDS = ("training", "tuning", "processing", "transform")
@@ -54,6 +54,8 @@ def run_job(operator: Any, context: Any) -> dict[str, Any]:
 
 
 class SearchTest(unittest.TestCase):
+    dag: ClassVar[Any]
+
     @classmethod
     def setUpClass(cls) -> None:
         import_all_models()

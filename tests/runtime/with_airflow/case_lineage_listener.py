@@ -217,9 +217,12 @@ class Bounds(SpoolCase):
         listener = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(listener.close)
         accepted: list[socket.socket] = []
-        Thread(
-            target=lambda: [accepted.append(listener.accept()[0]) for _ in range(100)], daemon=True
-        ).start()
+
+        def hold() -> None:
+            for _ in range(100):
+                accepted.append(listener.accept()[0])
+
+        Thread(target=hold, daemon=True).start()
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     def assert_bounded(self, url: str) -> None:
@@ -257,11 +260,13 @@ class Life(SpoolCase):
              "print(exporter._Child.process.pid, flush=True); time.sleep(60)"],
             cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
+        assert service.stdout is not None
         self.addCleanup(service.stdout.close)
         pid = int(service.stdout.readline())
         time.sleep(2)
         exporter.ensure_running()
         second = exporter._Child.process
+        assert second is not None
         self.assertEqual(second.wait(10), 0)
         self.assertTrue(Path(f"/proc/{pid}").exists())
         service.kill()

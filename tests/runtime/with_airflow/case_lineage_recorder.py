@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from mlflow_server import mlflow_server
 
 from runtime.lineage import names
 from runtime.lineage.exporter import Exporter
 from runtime.lineage.recorder import Recorder
 from runtime.lineage.spool import Spool
 from runtime.lineage.tracking import Tracking, TrackingRefusedError
+from tests.runtime.with_airflow.mlflow_server import mlflow_server
 
 START, END = 1_767_000_000_000, 1_767_000_012_500
 TABLE = {"name": "sales.orders", "uri": "postgres://db:5432/warehouse/sales/orders"}

@@ -7,6 +7,7 @@ import contextlib
 import io
 import subprocess
 import unittest
+from typing import Any
 from unittest.mock import call, create_autospec, patch
 
 from airflow.utils.db import _REVISION_HEADS_MAP, _get_script_object
@@ -41,21 +42,21 @@ class Comparison(unittest.TestCase):
 class Task(unittest.TestCase):
     def setUp(self) -> None:
         self.run_command = create_autospec(subprocess.run)
-        for name in ("wait_for_database", "connect", "ensure_admin", "ensure_metrics_role"):
-            patcher = patch.object(migrate, name, autospec=True)
-            setattr(self, name, patcher.start())
-            self.addCleanup(patcher.stop)
+        self.ensure_admin = self.started(patch.object(migrate, "ensure_admin", autospec=True))
+        for name in ("wait_for_database", "connect", "ensure_metrics_role"):
+            self.started(patch.object(migrate, name, autospec=True))
         secrets = {
             "UPDRAFT_ADMIN_USERNAME": "admin",
             "UPDRAFT_ADMIN_PASSWORD": "secret",
             "UPDRAFT_METRICS_DATABASE_USER": "load_metric",
         }
-        for patcher in (
-            patch.object(migrate.subprocess, "run", self.run_command),
-            patch.dict("os.environ", secrets),
-        ):
-            patcher.start()
-            self.addCleanup(patcher.stop)
+        self.started(patch.object(subprocess, "run", self.run_command))
+        self.started(patch.dict("os.environ", secrets))
+
+    def started(self, patcher: Any) -> Any:
+        """What a patch puts in place, until the test's end."""
+        self.addCleanup(patcher.stop)
+        return patcher.start()
 
     def ends(self, found: dict[str, str | None], *arguments: str) -> tuple[int, str]:
         said = io.StringIO()

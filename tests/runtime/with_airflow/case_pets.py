@@ -4,9 +4,10 @@ import json
 import sys
 import threading
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -29,24 +30,28 @@ MODELS = botocore.session.get_session()
 
 
 class Client:
-    """A service by its answers; each request is held against the service's model. `calls` has what was asked."""
+    """A service by its answers; each request is held against the service's model. `calls` has what was asked.
 
-    def __init__(self, service: str, **answers: Any) -> None:
+    `pages` has what is asked for page by page.
+    """
+
+    def __init__(
+        self, service: str, *, pages: Mapping[str, list[dict[str, Any]]] | None = None, **answers: Any
+    ) -> None:
         self._model = MODELS.get_service_model(service)
         self._operations = {
             "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_"): name
             for name in self._model.operation_names
         }
         self._answers = answers
+        self._pages = pages or {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         operation = self._operations[name]
 
         def call(**request: Any) -> Any:
-            shape = self._model.operation_model(operation).input_shape
-            report = ParamValidator().validate(request, shape)
-            assert not report.has_errors(), f"{operation}: {report.generate_report()}"
+            self._check(operation, request)
             self.calls.append((operation, request))
             answer = self._answers.get(name, {})
             if isinstance(answer, list):
@@ -56,6 +61,18 @@ class Client:
             return answer(**request) if callable(answer) else answer
 
         return call
+
+    def get_paginator(self, name: str) -> Any:
+        def paginate(**request: Any) -> list[dict[str, Any]]:
+            self._check(self._operations[name], request)
+            return self._pages[name]
+
+        return SimpleNamespace(paginate=paginate)
+
+    def _check(self, operation: str, request: dict[str, Any]) -> None:
+        shape = self._model.operation_model(operation).input_shape
+        report = ParamValidator().validate(request, shape)
+        assert not report.has_errors(), f"{operation}: {report.generate_report()}"
 
     def names(self) -> list[str]:
         return [operation for operation, _ in self.calls]
@@ -384,21 +401,19 @@ class CleanUp(unittest.TestCase):
         other = {
             "TrainingJobArn": "arn:aws:sagemaker:us-east-1:0:training-job/other", "TrainingJobName": "other",
         }  # fmt: skip
+        pages: dict[str, list[dict[str, Any]]] = {
+            "list_processing_jobs": [{"ProcessingJobSummaries": []}],
+            "list_training_jobs": [{"TrainingJobSummaries": [job, other]}],
+        }
         sagemaker = Client(
             "sagemaker",
+            pages=pages,
             list_tags=lambda ResourceArn: {
                 "Tags": [{"Key": "updraft:run", "Value": "run" if ResourceArn.endswith("mine") else "else"}]
             },
             describe_training_job=job | {"TrainingJobStatus": "Stopping"},
         )
-        pages = {
-            "list_processing_jobs": [{"ProcessingJobSummaries": []}],
-            "list_training_jobs": [{"TrainingJobSummaries": [job, other]}],
-        }
-        sagemaker.get_paginator = lambda name: mock.Mock(paginate=lambda **_: pages[name])  # type: ignore[attr-defined]
-        s3 = Client("s3")
-        contents = [{"Contents": [{"Key": "pets/run/checkpoints/a"}]}]
-        s3.get_paginator = lambda _name: mock.Mock(paginate=lambda **_: contents)  # type: ignore[attr-defined]
+        s3 = Client("s3", pages={"list_objects_v2": [{"Contents": [{"Key": "pets/run/checkpoints/a"}]}]})
         ecs_client = Client("ecs", list_tasks={"taskArns": ["left"]})
         clients = {"sagemaker": sagemaker, "s3": s3, "ecs": ecs_client}
         pets = PetsSettings("image", "ml.g5.xlarge", "group", "ecs", ecs={"cluster": "c"})

@@ -16,10 +16,10 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
     TaskDeferred,
 )
-from fake_sagemaker import BROKEN, LOST, THROTTLED, JobsCase, request
 
 from runtime.sagemaker import jobs, operator, progress, trigger
 from runtime.sagemaker.trigger import SageMakerJobTrigger
+from tests.runtime.with_airflow.fake_sagemaker import BROKEN, LOST, SETTINGS, THROTTLED, JobsCase, request
 
 CAPACITY = "CapacityError: Unable to provision requested ML compute capacity."
 
@@ -160,7 +160,7 @@ class FallingBack(JobsCase):
         asyncio.run(raised.exception.trigger.submit())
         return raised.exception.trigger
 
-    def fail(self, waiting: Any, reason: str) -> dict[str, Any]:
+    def failed(self, waiting: Any, reason: str) -> dict[str, Any]:
         """The event of a job that fails so."""
         self.sagemaker.end(waiting.name, "Failed", FailureReason=reason)
         return {"name": waiting.name, "status": "Failed", "deadline": waiting.watched.deadline}
@@ -177,12 +177,12 @@ class FallingBack(JobsCase):
         deadline = waiting.watched.deadline
         for _ in range(2):
             tried.append(self.asked(waiting.name))
-            waiting = self.submit(task, event=self.fail(waiting, CAPACITY))
+            waiting = self.submit(task, event=self.failed(waiting, CAPACITY))
             self.assertEqual(waiting.watched.deadline, deadline)
         tried.append(self.asked(waiting.name))
         self.assertEqual(tried, ["ml.g5.xlarge", "ml.g5.2xlarge", "ml.g4dn.xlarge"])
         with self.assertRaisesRegex(AirflowException, "CapacityError"):
-            task.resume(self.context(), self.fail(waiting, CAPACITY))
+            task.resume(self.context(), self.failed(waiting, CAPACITY))
 
     def test_spot_that_was_waited_for_in_vain_is_a_lack_of_capacity(self) -> None:
         task = self.operator(**self.SPOT)
@@ -194,19 +194,20 @@ class FallingBack(JobsCase):
 
     def test_another_failure_ends_the_try_and_the_retry_keeps_the_type(self) -> None:
         task = self.operator(**self.SPOT)
-        waiting = self.submit(task, event=self.fail(self.submit(task), CAPACITY))
+        waiting = self.submit(task, event=self.failed(self.submit(task), CAPACITY))
         with self.assertRaisesRegex(AirflowException, "AlgorithmError"):
-            task.resume(self.context(), self.fail(waiting, "AlgorithmError: no such column"))
+            task.resume(self.context(), self.failed(waiting, "AlgorithmError: no such column"))
         self.assertEqual(self.asked(self.submit(task, try_number=2).name), "ml.g5.2xlarge")
 
     def test_retry_and_clear_begin_with_the_first_type_again(self) -> None:
-        for context in ({"try_number": 2}, {"try_number": 2, "max_tries": 2}):
+        contexts: tuple[dict[str, Any], ...] = ({"try_number": 2}, {"try_number": 2, "max_tries": 2})
+        for context in contexts:
             with self.subTest(context=context):
                 self.setUp()
                 task = self.operator(**self.SPOT | {"instance_fallbacks": ["ml.g5.2xlarge"]})
-                waiting = self.submit(task, event=self.fail(self.submit(task), CAPACITY))
+                waiting = self.submit(task, event=self.failed(self.submit(task), CAPACITY))
                 with self.assertRaises(AirflowException):
-                    task.resume(self.context(), self.fail(waiting, CAPACITY))
+                    task.resume(self.context(), self.failed(waiting, CAPACITY))
                 self.assertEqual(self.asked(self.submit(task, **context).name), "ml.g5.xlarge")
 
     def test_lists_that_sagemaker_refuses_are_refused_first(self) -> None:
@@ -216,7 +217,7 @@ class FallingBack(JobsCase):
             ({"instance_fallbacks": ["a"], "kind": "tuning"}, "a tuning job has none"),
         ):
             with self.subTest(says=says), self.assertRaisesRegex(ValueError, says):
-                tuning = {"TrainingJobDefinition": request(operator.workflow_settings())}
+                tuning = {"TrainingJobDefinition": request(SETTINGS)}
                 kwargs = {"op_kwargs": tuning} if changes.get("kind") == "tuning" else {}
                 self.operator(**changes, **kwargs).execute(self.context())
         self.assertEqual(self.sagemaker.jobs, {})

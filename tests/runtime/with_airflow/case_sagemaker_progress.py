@@ -14,10 +14,10 @@ from airflow.sdk.exceptions import (
     TaskDeferred,
 )
 from botocore.exceptions import ClientError
-from fake_sagemaker import BROKEN, CREATED, THROTTLED, JobsCase
 
 from runtime.sagemaker import operator, progress
 from runtime.sagemaker.trigger import SageMakerJobTrigger
+from tests.runtime.with_airflow.fake_sagemaker import BROKEN, CREATED, THROTTLED, JobsCase
 
 
 class Ending(JobsCase):

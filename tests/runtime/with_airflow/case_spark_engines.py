@@ -22,16 +22,16 @@ from airflow.providers.amazon.aws.hooks.emr import EmrServerlessHook  # noqa: E4
 from airflow.providers.amazon.aws.operators.ecs import EcsRunTaskOperator  # noqa: E402
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred  # noqa: E402
 from botocore.stub import ANY, Stubber  # noqa: E402
-from fake_sagemaker import SETTINGS  # noqa: E402
 from flights.spark import Search, engine  # noqa: E402
 
 from ml.flights import spark_grid_search  # noqa: E402
 from runtime.settings import WorkflowSettings  # noqa: E402
+from tests.runtime.with_airflow.fake_sagemaker import SETTINGS  # noqa: E402
 
 GRID = {"max_depth": [4, 8], "n_estimators": [10]}
 ROLE = "arn:aws:iam::123456789012:role/spark"
 PROFILE = "arn:aws:iam::123456789012:instance-profile/spark"
-ENGINES = {
+ENGINES: dict[str, dict[str, Any]] = {
     "ecs": {
         "cluster": "updraft-dev",
         "task_definition": "updraft-dev-spark",

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from releases import stage
-
 from runtime import metadata
 from runtime.import_test import ImportTester, Report
 from runtime.metadata import Serving
 from runtime.verifier import Verifier, handler, missing, sign
+from tests.runtime.with_airflow.releases import stage
 
 SECRET = "s3cret"
 VERSION = "0123456789abcdef"

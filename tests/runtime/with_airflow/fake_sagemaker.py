@@ -133,14 +133,17 @@ class JobsCase(unittest.TestCase):
         for patch in (
             mock.patch.dict(os.environ, environment),
             mock.patch.object(operator, "workflow_settings", lambda: SETTINGS),
-            mock.patch.object(owner, "task_state", lambda *_: self.state),
-            mock.patch.object(trigger, "task_state", lambda *_: self.state),
+            mock.patch.object(owner, "task_state", self.task_state),
+            mock.patch.object(trigger, "task_state", self.task_state),
             mock.patch.object(trigger, "SageMakerHook", self.hook),
             mock.patch.object(owner, "SageMakerHook", self.hook),
             mock.patch.object(jobs, "STOP_POLL_SECONDS", 0),
         ):
             patch.start()
             self.addCleanup(patch.stop)
+
+    def task_state(self, *_: Any) -> str | None:
+        return self.state
 
     def hook(self, **_: Any) -> Any:
         return SimpleNamespace(get_conn=lambda: self.sagemaker)
