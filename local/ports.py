@@ -28,7 +28,7 @@ def stable_port(folder: Path, *, first: int) -> int:
             return int(file.read_text(encoding="utf-8"))
         taken = {int(other.read_text(encoding="utf-8")) for other in parent.glob("*/port")}
         for port in range(first, first + 1000):
-            if port not in taken and _is_free(port):
+            if port not in taken and is_free(port):
                 file.write_text(str(port), encoding="utf-8")
                 return port
     raise RuntimeError(f"no free port between {first} and {first + 999} on 127.0.0.1")
@@ -36,11 +36,12 @@ def stable_port(folder: Path, *, first: int) -> int:
 
 def check_port_is_free(port: int) -> None:
     """Raise RuntimeError when something listens on 127.0.0.1:`port`."""
-    if not _is_free(port):
+    if not is_free(port):
         raise RuntimeError(f"port {port} on 127.0.0.1 is in use by another program; end it and start again")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nothing listens on 127.0.0.1:`port`."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import sys
 from pathlib import Path
 
 from local.paths import LocalPaths
+from local.ports import is_free
 
 
 def main() -> int:
@@ -33,17 +33,6 @@ def main() -> int:
     from local.account.server import serve
 
     return serve(paths)
-
-
-def is_free(port: int) -> bool:
-    """Whether nothing listens on 127.0.0.1:`port`."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def settings(paths: LocalPaths) -> dict[str, str]:

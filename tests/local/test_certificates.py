@@ -11,7 +11,8 @@ from local.certificates import ensure_ca, ensure_server_certificate
 from local.efs import efs_root
 
 
-def handshake(ca: Path, certificate: Path, key: Path, name: str) -> None:
+def handshake(ca: Path, certificate: Path, key: Path, name: str) -> str | None:
+    """The version that both agree on; raises what the client has against the server."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)
     client = ssl.create_default_context(cafile=str(ca))
@@ -28,13 +29,14 @@ def handshake(ca: Path, certificate: Path, key: Path, name: str) -> None:
                 done[index] = True
             except ssl.SSLWantReadError:
                 pass
+    return sides[0].version()
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
 def test_handshake_is_verified(tmp_path: Path, name: str) -> None:
     paths = SimpleNamespace(certificates=tmp_path / "certificates")
     server = ensure_server_certificate(paths)
-    handshake(ensure_ca(paths), server.certificate, server.key, name)
+    assert handshake(ensure_ca(paths), server.certificate, server.key, name) == "TLSv1.3"
 
 
 def test_other_name_and_other_authority_are_refused(tmp_path: Path) -> None:

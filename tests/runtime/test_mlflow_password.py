@@ -4,10 +4,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from local.paths import LocalPaths
+from local.paths import ROOT
+from tests.image_environment import image_python
 
-ROOT = Path(__file__).resolve().parents[2]
-PYTHON = LocalPaths(ROOT / ".updraft" / "local").environments / "mlflow" / "bin" / "python"
 # In the image's own environment: MLflow's store makes the table and checks the log-ins.
 CHANGE = """
 import sys
@@ -42,10 +41,9 @@ assert found.admin_password == login["MLFLOW_PASSWORD"], found
 """
 
 
-def run(program: str, tmp_path: Path) -> None:
-    assert PYTHON.exists(), "the environment of image 'mlflow' is not there; make it with: ./updraft test"
-    ran = subprocess.run(
-        [PYTHON, "-c", program, f"sqlite:///{tmp_path}/auth.db"],
+def run(program: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [image_python("mlflow"), "-c", program, f"sqlite:///{tmp_path}/auth.db"],
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT / "docker" / "mlflow"),
@@ -55,12 +53,13 @@ def run(program: str, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr[-3000:]
 
 
 def test_secret_that_changed_is_the_password_after_the_next_start(tmp_path: Path) -> None:
-    run(CHANGE, tmp_path)
+    ran = run(CHANGE, tmp_path)
+    assert ran.returncode == 0, ran.stderr[-3000:]
 
 
 def test_configuration_is_read_as_it_was_written(tmp_path: Path) -> None:
-    run(CONFIGURATION, tmp_path)
+    ran = run(CONFIGURATION, tmp_path)
+    assert ran.returncode == 0, ran.stderr[-3000:]
