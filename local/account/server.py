@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -26,6 +27,8 @@ from local.paths import LocalPaths
 # In this order they start, in the reverse one they stop.
 PLANES: tuple[str, ...] = ("database", "broker", "ecs", "codedeploy", "sagemaker", "codebuild")
 SAVE_SECONDS = 5
+# A service whose state takes longer than this to save is left alone afterwards for so many times what it took.
+LONG_SAVE_SECONDS, SAVE_PAUSE_FACTOR = 0.5, 50
 GRACE_SECONDS = 5
 READY_PATH = "/_updraft/ready"
 PLANE_START_SECONDS = 60
@@ -42,6 +45,8 @@ class Account:
         self._failure: str | None = None
         self._stop = asyncio.Event()
         self._planes: list[Plane] = []
+        # When a service's state may be saved again, on the monotonic clock.
+        self._save_due: dict[str, float] = {}
 
     def install(self) -> None:
         """Apply our patches and additions before the first request."""
@@ -169,10 +174,21 @@ class Account:
         while True:
             await asyncio.sleep(SAVE_SECONDS)
             try:
-                persistence.save_all(ministack_app._build_persistence_save_dict())
+                self._save(ministack_app._build_persistence_save_dict())
                 self._context.permissions.save()
             except Exception:
                 self._logger.exception("the state was not saved; trying again in %s s", SAVE_SECONDS)
+
+    def _save(self, services: dict[str, Callable[[], Any]]) -> None:
+        """Save what is due: nobody is answered meanwhile, and a day's logs take seconds, so they are saved more seldom."""
+        for name, get_state in services.items():
+            started = time.monotonic()
+            if started < self._save_due.get(name, 0.0):
+                continue
+            persistence.save_all({name: get_state})
+            took = time.monotonic() - started
+            if took > LONG_SAVE_SECONDS:
+                self._save_due[name] = time.monotonic() + took * SAVE_PAUSE_FACTOR
 
 
 def _target(scope: dict[str, Any]) -> str:
