@@ -102,14 +102,18 @@ class Airflow(AirflowApi):
 
     def delete(self, dag_id: str, run_id: str) -> None:
         """Mark the run failed, since Airflow deletes no running one, and delete it."""
-        path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}"
-        self._send("PATCH", path, json={"state": "failed"})
-        self._send("DELETE", path)
+        self._send("DELETE", self._failed_run(dag_id, run_id))
 
     def delete_dag(self, dag_id: str, run_id: str) -> None:
         """The same with all that Airflow knows of the DAG; its file brings it back."""
-        self._send("PATCH", f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}", json={"state": "failed"})
+        self._failed_run(dag_id, run_id)
         self._send("DELETE", f"/api/v2/dags/{quote(dag_id)}")
+
+    def _failed_run(self, dag_id: str, run_id: str) -> str:
+        """Mark the run failed; returns its path."""
+        path = f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}"
+        self._send("PATCH", path, json={"state": "failed"})
+        return path
 
     def state(self, dag_id: str, run_id: str) -> str | None:
         """The task's state."""
