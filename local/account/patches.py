@@ -10,7 +10,7 @@ import secrets
 import string
 from typing import Any
 
-from ministack.services import cloudformation, ec2, ssm  # type: ignore[import-untyped]
+from ministack.services import cloudformation, cloudwatch_logs, ec2, ssm  # type: ignore[import-untyped]
 from ministack.services.cloudformation import changesets, handlers, helpers, provisioners  # type: ignore[import-untyped]
 
 from local.account.context import AccountContext, run_on_worker_thread
@@ -19,6 +19,10 @@ Props = dict[str, Any]
 AMI_PREFIX = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-"
 AL2023_STUB = "ami-0c2023a1b2c3d4e5f"
 SECRET = "AWS::SecretsManager::Secret"
+LOG_TABLES = (
+    *("log_groups", "destinations", "resource_policies", "log_group_policies", "metric_filters", "queries"),
+    *("delivery_sources", "delivery_destinations", "deliveries"),
+)
 # Their handlers start servers or call the account, so they must not run on its event loop.
 BLOCKING = ("AWS::RDS::DBInstance", "AWS::ElastiCache::ReplicationGroup")
 
@@ -30,8 +34,14 @@ def install(_context: AccountContext) -> None:
     latest_images_resolve_for_every_kernel()
     user_data_is_told()
     changed_outputs_are_a_change()
+    cloudwatch_logs.get_state = state_of_the_logs
     for resource_type in BLOCKING:
         run_on_worker_thread(resource_type)
+
+
+def state_of_the_logs() -> Props:
+    """The logs to be saved: not copied first (a hundred megabytes), and without the records, which a query makes again."""
+    return {name: getattr(cloudwatch_logs, f"_{name}") for name in LOG_TABLES}
 
 
 def secrets_are_known_by_their_arn() -> None:

@@ -9,7 +9,6 @@ import logging
 import signal
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,25 +16,23 @@ from typing import Any
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from ministack import app as ministack_app  # type: ignore[import-untyped]
-from ministack.core import persistence, router  # type: ignore[import-untyped]
+from ministack.core import router  # type: ignore[import-untyped]
 
 from local import faults, processes
 from local.account import patches, permission_record, recovery, resources
 from local.account.context import AccountContext, Plane
+from local.account.saving import StateSaver
 from local.paths import LocalPaths
 
 # In this order they start, in the reverse one they stop.
 PLANES: tuple[str, ...] = ("database", "broker", "ecs", "codedeploy", "sagemaker", "codebuild")
-SAVE_SECONDS = 5
-# A service whose state takes longer than this to save is left alone afterwards for so many times what it took.
-LONG_SAVE_SECONDS, SAVE_PAUSE_FACTOR = 0.5, 50
 GRACE_SECONDS = 5
 READY_PATH = "/_updraft/ready"
 PLANE_START_SECONDS = 60
 
 
 class Account:
-    """Serves the API, keeps the state saved, starts and stops the planes."""
+    """Serves the API, starts and stops the planes."""
 
     def __init__(self, paths: LocalPaths) -> None:
         self._logger = logging.getLogger("updraft")
@@ -45,8 +42,6 @@ class Account:
         self._failure: str | None = None
         self._stop = asyncio.Event()
         self._planes: list[Plane] = []
-        # When a service's state may be saved again, on the monotonic clock.
-        self._save_due: dict[str, float] = {}
 
     def install(self) -> None:
         """Apply our patches and additions before the first request."""
@@ -62,20 +57,23 @@ class Account:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
         threading.Thread(target=self._start_planes, name="start-planes", daemon=True).start()
-        saver = asyncio.create_task(self._save_regularly())
+        saver = StateSaver(self._paths.account / "state", self._logger)
+        self._saving = asyncio.create_task(saver.run(also=self._context.permissions.save))
         config = Config()
         config.bind = [f"127.0.0.1:{self._paths.port}"]
         config.keep_alive_timeout = 75
         config.graceful_timeout = GRACE_SECONDS
         config.loglevel = "WARNING"
         await hypercorn_serve(self._answer, config, shutdown_trigger=self._stopped)  # type: ignore[arg-type]
-        saver.cancel()
         return 1 if self._failure else 0
 
     async def _stopped(self) -> None:
         await self._stop.wait()
         # While the planes stop, their processes still need the API.
         await asyncio.to_thread(self._stop_planes)
+        # The emulator saves all at its end, and nothing older may come over that.
+        self._saving.cancel()
+        await asyncio.wait([self._saving])
 
     async def _answer(
         self,
@@ -168,27 +166,6 @@ class Account:
                 plane.stop()
             except Exception:
                 self._logger.exception("plane %s did not stop cleanly", plane.name)
-
-    async def _save_regularly(self) -> None:
-        """State saved only at a clean stop would be lost with a SIGKILL."""
-        while True:
-            await asyncio.sleep(SAVE_SECONDS)
-            try:
-                self._save(ministack_app._build_persistence_save_dict())
-                self._context.permissions.save()
-            except Exception:
-                self._logger.exception("the state was not saved; trying again in %s s", SAVE_SECONDS)
-
-    def _save(self, services: dict[str, Callable[[], Any]]) -> None:
-        """Save what is due: nobody is answered meanwhile, and a day's logs take seconds, so they are saved more seldom."""
-        for name, get_state in services.items():
-            started = time.monotonic()
-            if started < self._save_due.get(name, 0.0):
-                continue
-            persistence.save_all({name: get_state})
-            took = time.monotonic() - started
-            if took > LONG_SAVE_SECONDS:
-                self._save_due[name] = time.monotonic() + took * SAVE_PAUSE_FACTOR
 
 
 def _target(scope: dict[str, Any]) -> str:

@@ -2,15 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ministack import app as ministack_app  # type: ignore[import-untyped]
 
-from local.account.server import SAVE_PAUSE_FACTOR, Account
+from local.account.server import Account
 from local.paths import LocalPaths
 
 
@@ -73,25 +71,3 @@ def test_throttled_call_is_not_done(account: Account, monkeypatch: pytest.Monkey
     put(account, sagemaker_throttled_share=1)
     status, body = answer(account, "SageMaker.CreateTrainingJob")
     assert (status, body["__type"], emulator.asked) == (400, "ThrottlingException", [])
-
-
-def test_state_that_takes_long_to_save_is_saved_more_seldom(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = [100.0]
-    saved: list[str] = []
-
-    def save_all(services: dict[str, Any]) -> None:
-        [name] = services
-        saved.append(name)
-        clock[0] += 2.0 if name == "logs" else 0.1
-
-    monkeypatch.setattr("local.account.server.time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr("ministack.core.persistence.save_all", save_all)
-    services: dict[str, Callable[[], Any]] = {"logs": dict, "iam": dict}
-    account._save(services)
-    account._save(services)
-    assert saved == ["logs", "iam", "iam"]
-    clock[0] += 2.0 * SAVE_PAUSE_FACTOR
-    account._save(services)
-    assert saved[-2:] == ["logs", "iam"]
