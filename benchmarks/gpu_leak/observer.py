@@ -115,6 +115,11 @@ class Airflow(AirflowApi):
         self._send("PATCH", path, json={"state": "failed"})
         return path
 
+    def triggerer_of(self, dag_id: str, run_id: str) -> int | None:
+        """The id of the triggerer that holds the deferred task's trigger; each start of a triggerer has its own."""
+        trigger = self.task_instances(dag_id, run_id)[0]["trigger"]
+        return trigger["triggerer_id"] if trigger else None
+
     def state(self, dag_id: str, run_id: str) -> str | None:
         """The task's state."""
         return str(self.task_instances(dag_id, run_id)[0]["state"])

@@ -87,19 +87,6 @@ class Bench:
                 os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not set(before) & set(service_pids(self.target, "triggerer")), seconds=START_SECONDS)
 
-    def triggerer_is_healthy(self) -> bool:
-        """Whether a new triggerer's container runs and Airflow hears it."""
-        ecs = self.target.client("ecs")
-        arns = ecs.list_tasks(cluster=self.target.prefix, family=f"{self.target.prefix}-triggerer")[
-            "taskArns"
-        ]
-        if not arns:
-            return False
-        tasks = ecs.describe_tasks(cluster=self.target.prefix, tasks=arns)["tasks"]
-        return any(
-            task["lastStatus"] == "RUNNING" and task.get("healthStatus") == "HEALTHY" for task in tasks
-        )
-
 
 def _nothing(_bench: Bench, _dag_id: str, _run_id: str) -> None:
     """The time-out acts by itself."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ministack import app as ministack_app  # type: ignore[import-untyped]
 from ministack.core import persistence, responses  # type: ignore[import-untyped]
 from ministack.services import cloudwatch_logs  # type: ignore[import-untyped]
 
@@ -138,7 +139,7 @@ def test_one_service_that_cannot_be_saved_does_not_keep_the_others_from_it(
     saver: StateSaver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     services = {"broken": lambda: {"value": object()}, "iam": lambda: {"value": 1}}
-    monkeypatch.setattr(saving.ministack_app, "_build_persistence_save_dict", lambda: services)
+    monkeypatch.setattr(ministack_app, "_build_persistence_save_dict", lambda: services)
     monkeypatch.setattr(saving, "SAVE_SECONDS", 0)
 
     async def save_once() -> None:
