@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from typing import Annotated, Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from tempfile import TemporaryFile
+from typing import IO, Annotated, Any
 
 import typer
 
@@ -27,7 +30,10 @@ CHECKED = [
     "tests",
 ]
 QUICK = "not synth and not account and not platform and not image"
-WHOLE = "not image"
+PLATFORM = "platform and not image"
+WITHOUT_PLATFORM = "not platform and not image"
+PYTEST_STAGES = ("tests", "platform")
+NOTHING_COLLECTED = 5
 IMAGE_TESTS = "image"
 PIPELINE_TESTS = "tests/pipelines"
 
@@ -59,30 +65,22 @@ def run_tests(
     for image in every_image() if pipelines else IMAGES:
         ensure_environment(image)
     ensure_node()
-    marked = IMAGE_TESTS if images else QUICK if fast else WHOLE
-    chosen = [PIPELINE_TESTS] if pipelines else ["-m", marked]
-    pytest = ["pytest", "-q", *chosen, *(["-k", select] if select else [])]
-    stages = {
-        "lint": ["ruff", "check", "."],
-        "format": ["ruff", "format", "--check", "."],
-        "types": ["mypy", *CHECKED],
-        "tests": pytest,
-    }
+    selected = ["-k", select] if select else []
     if images or pipelines:
-        stages = {"tests": pytest}
-    results: list[dict[str, Any]] = []
-    for name, command in stages.items():
-        say(f"· {name}: {' '.join(command)}")
-        started = time.monotonic()
-        # With --json, standard output belongs to the one document.
-        code = subprocess.run(
-            [environment_python(TOOLS), "-m", *command],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=2 if as_json else None,
-            check=False,
-        ).returncode
-        results.append({"stage": name, "exit": code, "seconds": round(time.monotonic() - started, 1)})
+        chosen = [PIPELINE_TESTS] if pipelines else ["-m", IMAGE_TESTS]
+        stages, beside = {"tests": ["pytest", "-q", *chosen, *selected]}, {}
+    else:
+        stages = {
+            "lint": ["ruff", "check", "."],
+            "format": ["ruff", "format", "--check", "."],
+            "types": ["mypy", *CHECKED],
+            "tests": ["pytest", "-q", "-m", QUICK if fast else WITHOUT_PLATFORM, *selected],
+        }
+        beside = {} if fast else {"platform": ["pytest", "-q", "-m", PLATFORM, *selected]}
+    results = _run_stages(stages, beside, as_json)
+    if select and any(result["exit"] == 0 for result in results if result["stage"] in PYTEST_STAGES):
+        # What is selected may be in one of the two.
+        results = [result for result in results if result["exit"] != NOTHING_COLLECTED]
     failed = [result["stage"] for result in results if result["exit"] != 0]
     show(
         {"passed": not failed, "stages": results},
@@ -94,3 +92,38 @@ def run_tests(
     )
     if failed:
         raise OperatorError(f"failed: {', '.join(failed)}")
+
+
+def _run_stages(
+    stages: dict[str, list[str]], beside: dict[str, list[str]], as_json: bool
+) -> list[dict[str, Any]]:
+    """Run stages after each other, and beside them those that mostly wait, whose output comes at their end."""
+    with ThreadPoolExecutor(max(1, len(beside))) as pool, ExitStack() as files:
+        outputs = {name: files.enter_context(TemporaryFile()) for name in beside}
+        waiting = [pool.submit(_run_stage, name, beside[name], outputs[name]) for name in beside]
+        # With --json, standard output belongs to the one document.
+        results = [_run_stage(name, command, 2 if as_json else None) for name, command in stages.items()]
+        for name, running in zip(beside, waiting, strict=True):
+            results.append(running.result())
+            outputs[name].seek(0)
+            say(f"· {name}:\n{outputs[name].read().decode(errors='replace')}")
+    return results
+
+
+def _run_stage(name: str, command: list[str], output: IO[bytes] | int | None) -> dict[str, Any]:
+    say(f"· {name}: {' '.join(command)}")
+    started = time.monotonic()
+    with subprocess.Popen(
+        [environment_python(TOOLS), "-m", *command],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=output,
+        stderr=None if output is None or isinstance(output, int) else subprocess.STDOUT,
+    ) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            # It was told as well, and stops what it has started.
+            process.wait()
+            raise
+    return {"stage": name, "exit": code, "seconds": round(time.monotonic() - started, 1)}
