@@ -66,6 +66,7 @@ class PetsBuild(Construct):
             repository_name=f"{config.prefix}-{IMAGE}",
             image_scan_on_push=True,
             image_tag_mutability=ecr.TagMutability.IMMUTABLE,
+            encryption=ecr.RepositoryEncryption.KMS,
             empty_on_delete=not config.keep_data_on_destroy,
             removal_policy=cdk.RemovalPolicy.RETAIN
             if config.keep_data_on_destroy
