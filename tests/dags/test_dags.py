@@ -6,7 +6,7 @@ import os
 import subprocess
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -78,23 +78,23 @@ TASK_MUTATIONS: dict[str, tuple[dict[str, Any], str]] = {
 @cache
 def described(*folders: Path) -> dict[str, Any]:
     """What the DAG files of each folder say, read once."""
-    home = mkdtemp(prefix="updraft-dags-")
     assert PYTHON.exists(), "the environment of image 'airflow' is not there; make it with: ./updraft test"
-    ran = subprocess.run(
-        [PYTHON, "-m", "tests.dags.describe", *folders],
-        cwd=ROOT,
-        env={
-            "PYTHONPATH": str(ROOT),
-            "PATH": os.environ["PATH"],
-            "HOME": home,
-            "AIRFLOW_HOME": home,
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with TemporaryDirectory(prefix="updraft-dags-") as home:
+        ran = subprocess.run(
+            [PYTHON, "-m", "tests.dags.describe", *folders],
+            cwd=ROOT,
+            env={
+                "PYTHONPATH": str(ROOT),
+                "PATH": os.environ["PATH"],
+                "HOME": home,
+                "AIRFLOW_HOME": home,
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert ran.returncode == 0, ran.stderr[-3000:]
     found: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
     return found

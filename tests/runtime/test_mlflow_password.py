@@ -48,6 +48,7 @@ def run(program: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT / "docker" / "mlflow"),
             "HOME": str(tmp_path),
+            "TMPDIR": str(tmp_path),
         },
         capture_output=True,
         text=True,

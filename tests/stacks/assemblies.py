@@ -1,5 +1,6 @@
 """Synthesizes environments in this process, each once in a test session: about a second for each after the first."""
 
+import atexit
 import copy
 import json
 import os
@@ -8,7 +9,7 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 # jsii starts the first `node` on the path: that of the tools' environment.
@@ -46,7 +47,14 @@ def changed(values: Values, **changes: Any) -> Values:
 def new_app(outdir: Path | None = None) -> cdk.App:
     """An app with the feature flags that every deployment has."""
     context = json.loads((ROOT / "cdk.json").read_text())["context"]
-    return cdk.App(context=context, outdir=str(outdir or mkdtemp(prefix="updraft-synth-")))
+    return cdk.App(context=context, outdir=str(outdir or new_folder()))
+
+
+def new_folder() -> Path:
+    """A folder that lives as long as this process: what is cached refers to it."""
+    folder = TemporaryDirectory(prefix="updraft-synth-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 def synthesize(name: str, values: Values) -> dict[str, Template]:

@@ -2,7 +2,6 @@
 
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pytest
 
@@ -16,7 +15,7 @@ from stacks.config import ROOT, parse_environment
 from stacks.linting import lint
 from stacks.rules import Violation, Waiver, unwaived
 from stacks.security_doc import render
-from tests.stacks.assemblies import changed, new_app, values_of
+from tests.stacks.assemblies import changed, new_app, new_folder, values_of
 from tests.stacks.test_environments import EXISTING, ON_EC2
 
 pytestmark = pytest.mark.synth
@@ -53,7 +52,7 @@ VARIANTS = {
 def checked(name: str) -> tuple[Path, list[Violation]]:
     """The assembly of an environment and what is found in it."""
     config = parse_environment(name, VARIANTS[name])
-    assembly = Path(mkdtemp(prefix="updraft-rules-"))
+    assembly = new_folder()
     app = new_app(assembly)
     application.build(app, config)
     app.synth()
