@@ -22,6 +22,8 @@ TIMED_OUT = "TimedOut"
 STATE_SECONDS = 22
 
 _is_warm = False
+# The loop itself keeps no task alive.
+_leaving: set[asyncio.Task[None]] = set()
 
 
 class SageMakerTrigger(BaseTrigger):  # type: ignore[misc]
@@ -32,8 +34,19 @@ class SageMakerTrigger(BaseTrigger):  # type: ignore[misc]
     async def on_kill(self) -> None:
         """Give up what the task owns unless it still waits for it.
 
-        Airflow calls this for every trigger that has left this triggerer, also when another one has taken it over.
+        Airflow calls this for every trigger that has left this triggerer, also when another one has taken it over. It
+        asks for the cancellation again about once a second until the trigger has ended, and so would end this method,
+        too: what takes longer, as when twenty tasks are ended at once, goes on beside it.
         """
+        leaving = asyncio.create_task(self._leave())
+        _leaving.add(leaving)
+        leaving.add_done_callback(_leaving.discard)
+        while not leaving.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([leaving])
+        await leaving
+
+    async def _leave(self) -> None:
         try:
             state = await asyncio.wait_for(self._task_state(), STATE_SECONDS)
         except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import unittest
 from datetime import timedelta
@@ -256,6 +257,39 @@ class Stopping(JobsCase):
         with mock.patch.object(self.sagemaker, "create_training_job", slowly):
             asyncio.run(kill_at_once())
         self.assertEqual(self.sagemaker.stops, [waiting.watched.name])
+
+    def test_kill_that_is_asked_for_again_before_it_is_done_stops_the_job_once(self) -> None:
+        """Airflow's triggerer cancels a trigger with each of its loops until it has ended, and its `on_kill` with it."""
+        waiting = self.trigger(self.run_try())
+        self.state = "failed"
+        state, asked = trigger.task_state, threading.Event()
+
+        def slowly(*of: Any) -> str | None:
+            asked.wait(10)
+            return state(*of)
+
+        async def killed_again_and_again() -> None:
+            killing = asyncio.create_task(asyncio.wait_for(waiting.on_kill(), 30))
+            for _ in range(3):
+                await asyncio.sleep(0.01)
+                killing.cancel()
+            asked.set()
+            await asyncio.wait([killing])
+            while trigger._leaving:
+                await asyncio.wait(trigger._leaving)
+
+        with mock.patch.object(trigger, "task_state", slowly):
+            asyncio.run(killed_again_and_again())
+        self.assertEqual(self.sagemaker.stops, [waiting.watched.name])
+
+    def test_kill_that_fails_is_told(self) -> None:
+        waiting = self.trigger(self.run_try())
+        self.state = "failed"
+        with (
+            mock.patch.object(waiting, "_stop_now", side_effect=RuntimeError("no SageMaker")),
+            self.assertRaisesRegex(RuntimeError, "no SageMaker"),
+        ):
+            asyncio.run(waiting.on_kill())
 
     def test_moved_trigger_stops_nothing(self) -> None:
         deferred = self.run_try()
