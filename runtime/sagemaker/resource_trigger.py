@@ -53,14 +53,15 @@ class SageMakerResourceTrigger(SageMakerTrigger):
         """One event."""
         warm_up = asyncio.create_task(self._warm_up())
         try:
-            in_time = await settled_with_hook(
-                self.aws_conn_id,
-                self.kind,
-                self.name,
-                poll_seconds=self.poll_seconds,
-                deadline=self.deadline,
-                tell=self.log.info,
-            )
+            with self._leaving_when_cancelled():
+                in_time = await settled_with_hook(
+                    self.aws_conn_id,
+                    self.kind,
+                    self.name,
+                    poll_seconds=self.poll_seconds,
+                    deadline=self.deadline,
+                    tell=self.log.info,
+                )
         finally:
             warm_up.cancel()
         yield TriggerEvent({"memory": self.memory, "in_time": in_time})

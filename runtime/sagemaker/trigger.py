@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.logs import AwsLogsHook
@@ -30,21 +30,38 @@ class SageMakerTrigger(BaseTrigger):  # type: ignore[misc]
     """Gives up what its task owns, by `name`, when the task was ended while it was deferred."""
 
     name: str
+    _leaving: asyncio.Task[None] | None = None
 
     async def on_kill(self) -> None:
         """Give up what the task owns unless it still waits for it.
 
-        Airflow calls this for every trigger that has left this triggerer, also when another one has taken it over. It
-        asks for the cancellation again about once a second until the trigger has ended, and so would end this method,
-        too: what takes longer, as when twenty tasks are ended at once, goes on beside it.
+        Airflow calls this for every trigger that has left this triggerer, also when another one has taken it over.
         """
-        leaving = asyncio.create_task(self._leave())
-        _leaving.add(leaving)
-        leaving.add_done_callback(_leaving.discard)
+        leaving = self._start_leaving()
         while not leaving.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([leaving])
         await leaving
+
+    @contextlib.contextmanager
+    def _leaving_when_cancelled(self) -> Iterator[None]:
+        """Give up what the task owns when its trigger is cancelled, whatever becomes of the call of `on_kill`.
+
+        Airflow's triggerer cancels a trigger about once a second until it has ended: when that takes longer, as when
+        twenty tasks are ended at once, `on_kill` is cancelled too, or not even called.
+        """
+        try:
+            yield
+        except asyncio.CancelledError:
+            self._start_leaving()
+            raise
+
+    def _start_leaving(self) -> asyncio.Task[None]:
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave())
+            _leaving.add(self._leaving)
+            self._leaving.add_done_callback(_leaving.discard)
+        return self._leaving
 
     async def _leave(self) -> None:
         try:
@@ -112,8 +129,9 @@ class SageMakerJobTrigger(SageMakerTrigger):
         """One event, when the job has ended or the task's time is up."""
         warm_up = asyncio.create_task(self._warm_up())
         try:
-            await self.submit()
-            status = await follow_with_hooks(self.watched, self.aws_conn_id, self.log.info)
+            with self._leaving_when_cancelled():
+                await self.submit()
+                status = await follow_with_hooks(self.watched, self.aws_conn_id, self.log.info)
         except DeadlineError:
             await self._give_up("execution time-out")
             status = TIMED_OUT

@@ -282,6 +282,40 @@ class Stopping(JobsCase):
             asyncio.run(killed_again_and_again())
         self.assertEqual(self.sagemaker.stops, [waiting.watched.name])
 
+    def cancelled(self, waiting: SageMakerJobTrigger) -> None:
+        """Airflow cancels a trigger that follows its job, and does not come to its `on_kill`."""
+
+        async def cancel() -> None:
+            following = asyncio.Event()
+
+            async def follow(*_: Any) -> str:
+                following.set()
+                await asyncio.sleep(60)
+                return "Completed"
+
+            with mock.patch.object(trigger, "follow_with_hooks", follow):
+                running: asyncio.Future[Any] = asyncio.ensure_future(anext(waiting.run()))
+                await following.wait()
+                running.cancel()
+                await asyncio.wait([running])
+            self.assertTrue(running.cancelled())
+            while trigger._leaving:
+                await asyncio.wait(trigger._leaving)
+
+        asyncio.run(cancel())
+
+    def test_cancelled_trigger_stops_the_job_of_a_task_that_was_ended(self) -> None:
+        waiting = self.trigger(self.run_try())
+        self.state = "failed"
+        self.cancelled(waiting)
+        self.assertEqual(self.sagemaker.stops, [waiting.watched.name])
+
+    def test_cancelled_trigger_of_a_task_that_waits_stops_nothing(self) -> None:
+        waiting = self.trigger(self.run_try())
+        self.state = "deferred"
+        self.cancelled(waiting)
+        self.assertEqual(self.sagemaker.stops, [])
+
     def test_kill_that_fails_is_told(self) -> None:
         waiting = self.trigger(self.run_try())
         self.state = "failed"
