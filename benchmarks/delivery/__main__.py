@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import requests
+from botocore.exceptions import ClientError
 
 from benchmarks.delivery.aws_model import HOOK_START_SECONDS, push_on_aws
 from benchmarks.delivery.bad import bad
@@ -47,7 +48,7 @@ def main() -> int:
     def run(name: str) -> None:
         try:
             document.update(parts[name]())
-        except (AssertionError, CommandError, TimeoutError, requests.RequestException) as error:
+        except (AssertionError, ClientError, CommandError, TimeoutError, requests.RequestException) as error:
             document["broken_off"][name] = f"{type(error).__name__}: {error}"
             tell(f"{name} broke off: {error}")
 

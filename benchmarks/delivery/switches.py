@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from benchmarks.account_faults import faults
 from benchmarks.delivery.platform import Platform, tell, wait_until
 from benchmarks.delivery.trees import three_file_dags
@@ -23,6 +25,7 @@ VERSIONS = 6
 # Of a task, twice: a run lasts over a minute and many switches, and the machine has time for more than starting tasks.
 PAUSE_SECONDS = 10.0
 SETTLED_SECONDS = 300
+ACCEPTED_SECONDS = 120
 # NFS shows what is new late, Parameter Store refuses half of the calls.
 CONDITIONS: dict[str, dict[str, float]] = {
     "normal": {},
@@ -91,7 +94,7 @@ def _switch_with_runs(
     ssm, name = platform.target.client("ssm"), platform.target.output("delivery", "PointerParameter")
     started: list[tuple[str, str]] = []
     for number in range(count):
-        ssm.put_parameter(Name=name, Value=chance.choice(versions), Type="String", Overwrite=True)
+        _point(ssm, name, chance.choice(versions))
         missing = runs - (_unfinished(platform, ids) if number % 5 == 0 else runs)
         for _ in range(missing):
             dag_id = chance.choice(ids)
@@ -100,6 +103,18 @@ def _switch_with_runs(
         if number % 20 == 0:
             tell(f"switch {number}/{count}, {len(started)} runs")
     return started
+
+
+def _point(ssm: Any, name: str, version: str) -> None:
+    """Move the pointer; where Parameter Store refuses half of the calls, as often as it takes."""
+    deadline = time.monotonic() + ACCEPTED_SECONDS
+    while True:
+        try:
+            ssm.put_parameter(Name=name, Value=version, Type="String", Overwrite=True)
+            return
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ThrottlingException" or time.monotonic() > deadline:
+                raise
 
 
 def _unfinished(platform: Platform, ids: list[str]) -> int:
