@@ -39,8 +39,10 @@ class Action:
 
     def take(self, sagemaker: Any) -> bool:
         """Do it; False when it is no longer possible, since things have changed in between."""
-        if not _is_taken(sagemaker, self.operation, self.request):
-            return False
+        return _is_taken(sagemaker, self.operation, self.request)
+
+    def finish(self, sagemaker: Any) -> None:
+        """Label what stays, and ask what comes after it."""
         if self.arn is not None:
             tags = {"updraft:stopped-by": "reaper", "updraft:stop-reason": self.reason}
             sagemaker.add_tags(
@@ -48,7 +50,6 @@ class Action:
             )
         if self.also is not None:
             _is_taken(sagemaker, *self.also)
-        return True
 
 
 def stop(orphan: Orphan) -> Action:

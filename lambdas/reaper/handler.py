@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.reaper import actions, logic
 from lambdas.reaper.actions import KINDS, Action
@@ -21,6 +22,9 @@ LIVING_SQL = """
 SELECT dag_id, run_id, task_id, map_index FROM task_instance
 WHERE state IN ('running', 'deferred', 'scheduled', 'queued', 'restarting', 'up_for_retry', 'up_for_reschedule')
 """
+
+# SageMaker's lists are throttled account-wide; retries back off with jitter.
+RETRIES = Config(retries={"mode": "standard", "total_max_attempts": 8})
 
 
 @dataclass(frozen=True)
@@ -61,25 +65,40 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """End every orphan and tell it; `{"dry_run": true}` as the event only tells.
 
     Raises when Airflow's database can't be read: nothing that may have an owner is ended then, and the function's
-    alarm goes off.
+    alarm goes off. What SageMaker refuses to end doesn't keep the rest from its end, and is raised after it.
     """
     settings = Settings.read()
     dry_run = settings.dry_run or bool(event.get("dry_run"))
-    sagemaker = boto3.client("sagemaker")
+    sagemaker = boto3.client("sagemaker", config=RETRIES)
     told: list[Action] = []
-    found = list(overdue_notebooks(sagemaker, settings))
-    told += found if dry_run else [each for each in found if each.take(sagemaker)]
+    refused: list[Exception] = []
+
+    def end(found: Iterable[Action]) -> None:
+        for each in found:
+            if dry_run:
+                told.append(each)
+                continue
+            try:
+                if each.take(sagemaker):
+                    told.append(each)
+                    each.finish(sagemaker)
+            except (BotoCoreError, ClientError) as error:
+                error.add_note(f"{each.operation} {each.name}")
+                refused.append(error)
+
+    end(overdue_notebooks(sagemaker, settings))
     try:
         running = list(running_jobs(sagemaker, settings.prefix))
         pools = list(warm_pools(sagemaker, settings.prefix))
         unfinished = [each for each in endpoints(sagemaker, settings.prefix) if each.way_out is not None]
         # A database that sleeps while nothing runs is nobody's trouble.
         if running or pools or unfinished:
-            found = orphans(sagemaker, settings, running, pools, unfinished)
-            told += found if dry_run else [each for each in found if each.take(sagemaker)]
+            end(orphans(sagemaker, settings, running, pools, unfinished))
     finally:
         if told:
             _tell(settings, actions.message(told, dry_run=dry_run), len(told))
+    if refused:
+        raise ExceptionGroup(f"SageMaker did not end {len(refused)} of the resources", refused)
     return {"running": len(running), "stopped": [each.name for each in told], "dry_run": dry_run}
 
 
@@ -89,21 +108,21 @@ def orphans(
     running: list[Job],
     pools: list[Job],
     unfinished: list[Endpoint],
-) -> list[Action]:
+) -> Iterator[Action]:
     """What to do with all that has no living owner."""
     # These come after what was listed: an owner that is missing now has gone, and is not on its way.
     living = living_owners()
     rule: dict[str, Any] = {"project": settings.project, "environment": settings.environment}
     times: dict[str, Any] = {"now": datetime.now(UTC), "grace": settings.grace}
-    found = [actions.stop(orphan) for orphan in logic.orphans(running, living, **rule, **times)]
+    for orphan in logic.orphans(running, living, **rule, **times):
+        yield actions.stop(orphan)
     for pool in logic.idle_pools(pools, living, **rule, **times):
         if (owner := settings.owner(pool.tags)) is not None:
-            found.append(actions.end_pool(pool, owner))
+            yield actions.end_pool(pool, owner)
     for endpoint in logic.suspects(unfinished, living, **rule, **times):
         again, owner = read_endpoint(sagemaker, endpoint.name), settings.owner(endpoint.tags)
         if owner is not None and logic.is_abandoned(endpoint, again, **rule):
-            found.append(actions.undo(endpoint, owner))
-    return found
+            yield actions.undo(endpoint, owner)
 
 
 def running_jobs(sagemaker: Any, prefix: str) -> Iterator[Job]:

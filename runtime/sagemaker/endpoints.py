@@ -16,6 +16,8 @@ from runtime.sagemaker.jobs import stop_tags
 from runtime.sagemaker.resources import RESOURCES, is_missing
 
 SERVES = "updraft:serves"
+# On every endpoint that a task has made or begun to change.
+OWNER = "updraft:task"
 MOVING = RESOURCES["endpoint"].moving
 Tags = Sequence[Mapping[str, str]]
 Step = Literal["deployed", "submitted", "waiting"]
@@ -93,7 +95,11 @@ class Endpoint:
         if found is None:
             self.delete_config(config)
             return "there is no endpoint"
-        serves = self._tags(found["EndpointArn"]).get(SERVES)
+        its_tags = self._tags(found["EndpointArn"])
+        serves = its_tags.get(SERVES)
+        if serves is None and OWNER not in its_tags:
+            self.delete_config(config)
+            return "it is left alone, since others made it and this deployment had not begun"
         if found["EndpointStatus"] in MOVING:
             self._client.add_tags(ResourceArn=found["EndpointArn"], Tags=stop_tags(by, reason))
             return f"it is {found['EndpointStatus']} and can't be changed now; the reaper undoes it"

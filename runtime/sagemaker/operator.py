@@ -157,7 +157,7 @@ class SageMakerJobOperator(SageMakerOwner):
         start, instance = 1, 0
         if claim is not None:
             job = self._owned = Job(self.client, self.kind, claim.name)
-            decision = decide(claim, job.status(), max_tries=max_tries)
+            decision = decide(claim, job.status(), max_tries=max_tries, retries=self.retries)
             self.log.info(
                 "job %s of an earlier try: %s, because %s", job.name, decision.action, decision.reason
             )
@@ -166,7 +166,7 @@ class SageMakerJobOperator(SageMakerOwner):
             if decision.action == "submit":
                 return job, self._submission(request, settings, number=claim.number, instance=claim.instance)
             start = claim.number + 1
-            if claim.max_tries == max_tries:
+            if (claim.max_tries, claim.retries) == (max_tries, self.retries):
                 instance = claim.instance + int(lacks_capacity(job.describe() or {}))
             self._end(job, decision.reason)
 
@@ -180,7 +180,13 @@ class SageMakerJobOperator(SageMakerOwner):
             return status
 
         number = first_free(name_of, status_of, start=start)
-        claim = Claim(name_of(number), number, max_tries, instance % (1 + len(self.instance_fallbacks)))
+        claim = Claim(
+            name_of(number),
+            number,
+            max_tries,
+            self.retries,
+            instance % (1 + len(self.instance_fallbacks)),
+        )
         claim.write(store)
         self._owned = Job(self.client, self.kind, claim.name)
         submission = self._submission(request, settings, number=number, instance=claim.instance)

@@ -19,8 +19,9 @@ from runtime.settings import WorkflowSettings
 
 # SIGKILL follows a task's SIGTERM after five seconds.
 STATE_SECONDS = 2
-# States in which a SIGTERM came from a worker that leaves, and not from a user.
-STILL_RUNNING = frozenset({"running", "queued", "scheduled", "deferred"})
+# States in which a SIGTERM came from a worker that leaves, or that the scheduler has given up because its heartbeats
+# did not arrive, and not from a user.
+STILL_RUNNING = frozenset({"running", "queued", "scheduled", "deferred", "up_for_retry"})
 
 
 class SageMakerOwner(BaseOperator):  # type: ignore[misc]

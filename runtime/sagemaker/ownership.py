@@ -18,14 +18,16 @@ STATE_KEY = "sagemaker_job"
 
 @dataclass(frozen=True)
 class Claim:
-    """A job's name, its number among the jobs of this task instance, and `max_tries` when it was claimed.
+    """A job's name, its number among the jobs of this task instance, and the task's tries when it was claimed.
 
-    `instance` counts the instance types that had no capacity for the jobs before it.
+    `max_tries` is the task instance's, `retries` what its DAG says. `instance` counts the instance types that had no
+    capacity for the jobs before it.
     """
 
     name: str
     number: int
     max_tries: int
+    retries: int
     instance: int = 0
 
     @classmethod
@@ -47,9 +49,13 @@ class Decision:
     reason: str
 
 
-def decide(claim: Claim, status: str | None, *, max_tries: int) -> Decision:
-    """What a try does about an earlier claim; `status` is the claimed job's, None when there is no such job."""
-    if claim.max_tries != max_tries:
+def decide(claim: Claim, status: str | None, *, max_tries: int, retries: int) -> Decision:
+    """What a try does about an earlier claim; `status` is the claimed job's, None when there is no such job.
+
+    Other `retries` mean another version of the DAG, which a retry doesn't get and a clear may: Airflow makes
+    `max_tries` at a clear from the tries so far and `retries`, so that fewer of them may give the same number again.
+    """
+    if (claim.max_tries, claim.retries) != (max_tries, retries):
         return Decision("renew", "the task was cleared")
     if status is None:
         return Decision("submit", "its submission never arrived")

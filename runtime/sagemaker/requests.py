@@ -10,6 +10,7 @@ from runtime.settings import WorkflowSettings
 # Spot capacity may take this many times the run itself, waiting and interruptions included.
 SPOT_WAIT_FACTOR = 2
 MOST_INSTANCE_TYPES = 5
+TUNING_LIMITS = {"MaxNumberOfTrainingJobs", "MaxRuntimeInSeconds"}
 
 
 def in_vpc(kind: str, request: Mapping[str, Any], settings: WorkflowSettings) -> dict[str, Any]:
@@ -102,6 +103,16 @@ def check_limit(kind: str, request: Mapping[str, Any], settings: WorkflowSetting
             f"StoppingCondition.MaxRuntimeInSeconds: {limit} came; every job has a hard limit of at most "
             f"{settings.max_runtime_seconds} s (workflows.max_runtime_seconds of the environment)"
         )
+    if kind == "tuning" and not TUNING_LIMITS & _resource_limits(request).keys():
+        raise ValueError(
+            "HyperParameterTuningJobConfig.ResourceLimits: neither MaxNumberOfTrainingJobs nor MaxRuntimeInSeconds "
+            "came; a tuning job needs one of them to end by itself"
+        )
+
+
+def _resource_limits(request: Mapping[str, Any]) -> dict[str, int]:
+    limits: dict[str, int] = request.get("HyperParameterTuningJobConfig", {}).get("ResourceLimits", {})
+    return limits
 
 
 def longest_seconds(kind: str, request: Mapping[str, Any], settings: WorkflowSettings) -> int:
@@ -110,7 +121,11 @@ def longest_seconds(kind: str, request: Mapping[str, Any], settings: WorkflowSet
         return settings.max_runtime_seconds
     if kind == "tuning":
         one = longest_seconds("training", request["TrainingJobDefinition"], settings)
-        limits = request["HyperParameterTuningJobConfig"]["ResourceLimits"]
-        return one * int(limits.get("MaxNumberOfTrainingJobs", 1))
+        limits = _resource_limits(request)
+        # A training that runs when the tuning's own time is up may go on to its end.
+        ends = [limits["MaxRuntimeInSeconds"] + one] if "MaxRuntimeInSeconds" in limits else []
+        if "MaxNumberOfTrainingJobs" in limits:
+            ends.append(one * limits["MaxNumberOfTrainingJobs"])
+        return min(ends)
     condition = request["StoppingCondition"]
     return int(condition.get("MaxWaitTimeInSeconds", condition["MaxRuntimeInSeconds"]))

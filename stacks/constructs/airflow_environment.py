@@ -39,7 +39,8 @@ METRICS = (
     "triggers.succeeded",
     "triggers.failed",
 )
-# At one heartbeat every 5 s this outlasts a Multi-AZ failover of the database (60 to 120 s).
+# A heartbeat every 5 s, each tried five times with growing waits, so that a task outlasts a Multi-AZ failover of the
+# database (60 to 120 s), and also the 300 s after which the scheduler gives it to a retry: that one takes the job over.
 MAX_FAILED_HEARTBEATS = 36
 # The files of a release never change; what they read elsewhere may, so they are parsed again now and then.
 PARSE_INTERVAL_SECONDS = 300

@@ -184,6 +184,7 @@ class FakeSageMaker:
         self.stopped: list[str] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.tagged: dict[str, list[dict[str, str]]] = {}
+        self.throttled: set[str] = set()
 
     def get_paginator(self, operation: str) -> Any:
         return type("Pages", (), {"paginate": staticmethod(lambda **asked: [self._page(operation, **asked)])})
@@ -234,16 +235,23 @@ class FakeSageMaker:
             if replaced is not None:
                 self.endpoints[name] = replaced
 
+    def _throttle(self, what: str) -> None:
+        if what in self.throttled:
+            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "slow down"}}, what)
+
     def stop_training_job(self, TrainingJobName: str) -> None:
+        self._throttle(TrainingJobName)
         self.stopped.append(TrainingJobName)
 
     def add_tags(self, ResourceArn: str, Tags: list[dict[str, str]]) -> None:
+        self._throttle(ResourceArn)
         self.tagged[ResourceArn] = Tags
 
     def __getattr__(self, name: str) -> Any:
         changes = ("update_training_job", "stop_notebook_instance", "update_endpoint", "delete_endpoint")
         if name not in (*changes, "delete_endpoint_config"):
             raise AttributeError(name)
+        self._throttle(name)
         return lambda **asked: self.calls.append((name, asked))
 
 
@@ -256,9 +264,10 @@ def job(name: str, run: str, **changes: str) -> Job:
 
 
 class Reap:
-    """Runs the handler against jobs, with one living owner; `sagemaker` is the one that was met last."""
+    """Runs the handler against jobs, with one living owner; `sagemaker` was met last, `told` is what it told then."""
 
     sagemaker: FakeSageMaker
+    told: list[dict[str, str]]
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
@@ -279,7 +288,8 @@ class Reap:
         change(self.sagemaker)
         sns = type("Sns", (), {"publish": staticmethod(lambda **asked: told.append(asked))})
         clients = {"sagemaker": self.sagemaker, "sns": sns, "rds": None}
-        self._monkeypatch.setattr(boto3, "client", lambda name: clients[name])
+        self.told = told
+        self._monkeypatch.setattr(boto3, "client", lambda name, **_: clients[name])
 
         @contextmanager
         def connection(*_: Any) -> Iterator[Any]:
@@ -310,6 +320,30 @@ def test_orphan_is_stopped_told_and_labelled(reap: Reap) -> None:
     assert {"Key": "updraft:stopped-by", "Value": "reaper"} in sagemaker.tagged["arn:updraft-test-a"]
     [note] = told
     assert re.search(r"updraft-test-a was told to stop: its task instance no longer waits", note["Message"])
+
+
+@pytest.mark.parametrize(
+    ("throttled", "stopped"),
+    [
+        ("updraft-test-a", ["updraft-test-b"]),
+        ("arn:updraft-test-a", ["updraft-test-a", "updraft-test-b"]),
+        ("stop_notebook_instance", ["updraft-test-a", "updraft-test-b"]),
+    ],
+    ids=["its stop", "its label", "a notebook's stop"],
+)
+def test_one_that_is_refused_keeps_no_other_from_its_end(
+    reap: Reap, throttled: str, stopped: list[str]
+) -> None:
+    def change(sagemaker: FakeSageMaker) -> None:
+        sagemaker.throttled = {throttled}
+        sagemaker.notebooks = [notebook("updraft-test-notebook", 13)]
+
+    with pytest.raises(ExceptionGroup, match="did not end 1 of the resources") as caught:
+        reap([job("updraft-test-a", "gone"), job("updraft-test-b", "gone")], change=change)
+    assert "ThrottlingException" in str(caught.value.exceptions[0])
+    assert reap.sagemaker.stopped == stopped
+    [note] = reap.told
+    assert re.findall(r"job (\S+) was told to stop", note["Message"]) == stopped
 
 
 def test_dry_run_only_tells(reap: Reap) -> None:

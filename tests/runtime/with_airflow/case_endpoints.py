@@ -291,6 +291,24 @@ class Ending(HostingCase):
             task.execute(self.context())
         return list(self.sagemaker.calls)
 
+    def test_kill_before_an_update_leaves_an_endpoint_of_others_alone(self) -> None:
+        self.sagemaker.create_endpoint(NAME, "theirs", [])
+        self.sagemaker.rest()
+        task = self.task(deferrable=False)
+
+        def killed(**_: Any) -> None:
+            self.state = "failed"
+            task.on_kill()
+            raise SystemExit
+
+        with (
+            mock.patch.object(self.sagemaker, "create_endpoint_config", killed),
+            self.assertRaises(SystemExit),
+        ):
+            task.execute(self.context())
+        self.assertEqual(self.sagemaker.calls, ["create"])
+        self.assertEqual(self.sagemaker.tags, {})
+
     def test_time_out_undoes(self) -> None:
         waiting = self.deferred(self.task(execution_timeout=timedelta(seconds=50)))
         self.sagemaker.rest()

@@ -20,7 +20,15 @@ from airflow.sdk.exceptions import (
 
 from runtime.sagemaker import jobs, operator, progress, trigger
 from runtime.sagemaker.trigger import SageMakerJobTrigger
-from tests.runtime.with_airflow.fake_sagemaker import BROKEN, LOST, SETTINGS, THROTTLED, JobsCase, request
+from tests.runtime.with_airflow.fake_sagemaker import (
+    BROKEN,
+    LOST,
+    RETRIES,
+    SETTINGS,
+    THROTTLED,
+    JobsCase,
+    request,
+)
 
 CAPACITY = "CapacityError: Unable to provision requested ML compute capacity."
 
@@ -117,6 +125,14 @@ class Renewing(JobsCase):
         self.assertEqual(self.active, [second])
         self.assertEqual(self.sagemaker.stops, [first])
         self.assertEqual(self.sagemaker.tags[f"arn:{first}"]["updraft:stop-reason"], "the task was cleared")
+
+    def test_clear_after_fewer_retries_were_pushed_is_a_new_job(self) -> None:
+        first = self.run_try().trigger.watched.name
+        self.sagemaker.end(first, "Completed")
+        with self.assertRaises(TaskDeferred) as raised:
+            # Airflow makes `max_tries` from the one try so far and the new `retries`.
+            self.operator(retries=RETRIES - 1).execute(self.context(try_number=2, max_tries=1))
+        self.assertNotEqual(raised.exception.trigger.watched.name, first)
 
     def test_new_job_waits_until_the_stopped_one_has_ended(self) -> None:
         first = self.run_try().trigger.watched.name
@@ -218,7 +234,10 @@ class FallingBack(JobsCase):
             ({"instance_fallbacks": ["a"], "kind": "tuning"}, "a tuning job has none"),
         ):
             with self.subTest(says=says), self.assertRaisesRegex(ValueError, says):
-                tuning = {"TrainingJobDefinition": request(SETTINGS)}
+                tuning = {
+                    "TrainingJobDefinition": request(SETTINGS),
+                    "HyperParameterTuningJobConfig": {"ResourceLimits": {"MaxNumberOfTrainingJobs": 1}},
+                }
                 kwargs = {"op_kwargs": tuning} if changes.get("kind") == "tuning" else {}
                 self.operator(**changes, **kwargs).execute(self.context())
         self.assertEqual(self.sagemaker.jobs, {})
@@ -356,6 +375,7 @@ class Stopping(JobsCase):
     def test_kill_by_a_user_stops_and_a_leaving_worker_does_not(self) -> None:
         for state, stopped in (
             ("failed", 1), ("success", 1), ("restarting", 1), (None, 1), ("running", 0), ("queued", 0),
+            ("up_for_retry", 0),
         ):  # fmt: skip
             with self.subTest(state=state):
                 self.setUp()

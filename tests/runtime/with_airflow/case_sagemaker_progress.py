@@ -15,9 +15,16 @@ from airflow.sdk.exceptions import (
 )
 from botocore.exceptions import ClientError
 
-from runtime.sagemaker import operator, progress
+from runtime.sagemaker import operator, progress, requests
 from runtime.sagemaker.trigger import SageMakerJobTrigger
-from tests.runtime.with_airflow.fake_sagemaker import BROKEN, CREATED, THROTTLED, JobsCase
+from tests.runtime.with_airflow.fake_sagemaker import (
+    BROKEN,
+    CREATED,
+    SETTINGS,
+    THROTTLED,
+    JobsCase,
+    request,
+)
 
 
 class Ending(JobsCase):
@@ -54,6 +61,29 @@ class Limits(JobsCase):
             ):
                 self.operator(op_kwargs={"StoppingCondition": limit}).execute(self.context())
         self.assertEqual(self.sagemaker.jobs, {})
+
+    def test_tuning_without_an_end_is_refused(self) -> None:
+        tuning = self.tuning({"MaxParallelTrainingJobs": 2})
+        with self.assertRaisesRegex(ValueError, "neither MaxNumberOfTrainingJobs nor MaxRuntimeInSeconds"):
+            requests.check_limit("tuning", tuning, SETTINGS)
+
+    def test_tuning_may_take_as_long_as_its_limits_say(self) -> None:
+        for limits, seconds in (
+            ({"MaxNumberOfTrainingJobs": 3}, 1800),
+            ({"MaxRuntimeInSeconds": 36_000}, 36_600),
+            ({"MaxNumberOfTrainingJobs": 3, "MaxRuntimeInSeconds": 36_000}, 1800),
+            ({"MaxNumberOfTrainingJobs": 500, "MaxRuntimeInSeconds": 36_000}, 36_600),
+        ):
+            with self.subTest(limits=limits):
+                tuning = self.tuning({"MaxParallelTrainingJobs": 2, **limits})
+                requests.check_limit("tuning", tuning, SETTINGS)
+                self.assertEqual(requests.longest_seconds("tuning", tuning, SETTINGS), seconds)
+
+    def tuning(self, limits: dict[str, int]) -> dict[str, Any]:
+        return {
+            "TrainingJobDefinition": request(SETTINGS),
+            "HyperParameterTuningJobConfig": {"ResourceLimits": limits},
+        }
 
     def test_spot_wants_checkpoints_and_gets_a_longest_wait(self) -> None:
         with self.assertRaisesRegex(ValueError, "CheckpointConfig"):

@@ -33,6 +33,8 @@ SETTINGS = WorkflowSettings(
     monthly_budget_usd=10,
     usd_per_hour={"ml.g5.xlarge": 3.6},
 )
+# What the task's DAG says: as many as `context` has in `max_tries`.
+RETRIES = 1
 CREATED = datetime(2026, 3, 1, 12, tzinfo=UTC)
 THROTTLED = ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, "Create")
 BROKEN = ClientError({"Error": {"Code": "InternalFailure", "Message": "500"}}, "Create")
@@ -159,7 +161,9 @@ class JobsCase(unittest.TestCase):
         }
 
     def operator(self, **changes: Any) -> SageMakerJobOperator:
-        values: dict[str, Any] = {"task_id": "train", "kind": "training", "request": request, "op_kwargs": {}}
+        values: dict[str, Any] = {
+            "task_id": "train", "kind": "training", "request": request, "op_kwargs": {}, "retries": RETRIES,
+        }  # fmt: skip
         return SageMakerJobOperator(**(values | changes))
 
     def run_try(self, **context: Any) -> TaskDeferred:
