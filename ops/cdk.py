@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from local import processes
@@ -41,12 +42,13 @@ def bootstrap(target: Target) -> None:
     run_cdk(target, ["bootstrap", f"aws://{account}/{region}", *named], outside_app=True)
 
 
-def deploy(target: Target, *, arguments: list[str] | None = None) -> None:
-    """Deploy every stack from a synthesized assembly, in the order of their dependencies."""
+def deploy(target: Target, *, only: Sequence[str] = ()) -> None:
+    """Deploy stacks from a synthesized assembly in the order of their dependencies: every one, or `only` these."""
+    stacks = ["--exclusively", *only] if only else ["--all"]
     run_cdk(
         target,
-        ["deploy", "--all", "--require-approval", "never", "--app", str(assembly_directory(target))]
-        + ["--progress", "events", "--concurrency", "3", *(arguments or [])],
+        ["deploy", *stacks, "--require-approval", "never", "--app", str(assembly_directory(target))]
+        + ["--progress", "events", "--concurrency", "3"],
     )
 
 

@@ -66,7 +66,7 @@ def diff(environment: Environment = "local", as_json: Json = False) -> None:
 
 def deploy(environment: Environment = "local", as_json: Json = False) -> None:
     """Deploy an environment, waking it first. On AWS this makes what you pay for; see docs/cost.md."""
-    from ops import architecture, cdk, laptop, sleeping
+    from ops import architecture, cdk, exports, laptop, sleeping
     from ops.target import target_of
 
     target = target_of(environment)
@@ -78,6 +78,9 @@ def deploy(environment: Environment = "local", as_json: Json = False) -> None:
         assembly = cdk.synth(target)
     architecture.require_buildable(assembly, environment)
     sleeping.ensure_awake_if_deployed(target)
+    if first := exports.importers_of_removed(target.client("cloudformation"), assembly, target.prefix):
+        with step(f"deploying what uses things that are removed: {', '.join(first)}"):
+            cdk.deploy(target, only=first)
     with step("deploying the stacks"):
         cdk.deploy(target)
     show({"environment": environment, "outputs": target.outputs}, as_json, "Deployed.")
