@@ -67,22 +67,33 @@ def is_absence(error: Any) -> bool:
     )
 
 
-def cluster(kind: str, job: Mapping[str, Any]) -> tuple[str, int]:
-    """Instance type and instance count of a described job."""
+def instances(kind: str, job: Mapping[str, Any]) -> dict[str, int]:
+    """Instance count of a described job by instance type; one `serverless` or `unknown` where it names no type."""
     if kind == "training":
-        config = job["ResourceConfig"]
+        config = job.get("ResourceConfig", {})
     elif kind == "processing":
         config = job["ProcessingResources"]["ClusterConfig"]
     elif kind == "transform":
         config = job["TransformResources"]
     else:
-        config = job["TrainingJobDefinition"]["ResourceConfig"]
+        config = job.get("TrainingJobDefinition", {}).get("ResourceConfig", {})
+    counts: dict[str, int] = {}
+    for group in config.get("InstanceGroups", []):
+        counts[group["InstanceType"]] = counts.get(group["InstanceType"], 0) + group["InstanceCount"]
+    if counts:
+        return counts
     # A job with preferences says which one it got; until then it is on its way to the first.
-    first = {**config, **config.get("InstancePreferences", [{}])[0]}
-    return (
-        str(config.get("SelectedInstanceType", first["InstanceType"])),
-        int(config.get("SelectedInstanceCount", first["InstanceCount"])),
-    )
+    first = {**config, **(config.get("InstancePreferences") or [{}])[0]}
+    instance_type = config.get("SelectedInstanceType", first.get("InstanceType"))
+    if instance_type is None:
+        return {"serverless" if "ServerlessJobConfig" in job else "unknown": 1}
+    return {str(instance_type): int(config.get("SelectedInstanceCount", first.get("InstanceCount", 1)))}
+
+
+def cluster(kind: str, job: Mapping[str, Any]) -> tuple[str, int]:
+    """Instance type and instance count of a described job; of several types their names and the sum."""
+    counts = instances(kind, job)
+    return ", ".join(counts), sum(counts.values())
 
 
 def billable_seconds(kind: str, job: Mapping[str, Any], now: datetime) -> int:
@@ -97,6 +108,17 @@ def billable_seconds(kind: str, job: Mapping[str, Any], now: datetime) -> int:
     if started is None:
         return 0
     return max(0, round(((job.get(f"{prefix}EndTime") or now) - started).total_seconds()))
+
+
+def pool_seconds(job: Mapping[str, Any], now: datetime) -> int:
+    """Seconds that each instance of a training waited in its warm pool, billed as well; until `now` while it waits."""
+    pool = job.get("WarmPoolStatus", {})
+    if "ResourceRetainedBillableTimeInSeconds" in pool:
+        return int(pool["ResourceRetainedBillableTimeInSeconds"])
+    ended = job.get("TrainingEndTime")
+    if pool.get("Status") != "Available" or ended is None:
+        return 0
+    return max(0, round((now - ended).total_seconds()))
 
 
 def places(kind: str, job: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -1,70 +1,103 @@
-"""What an environment's SageMaker jobs have cost, from SageMaker's own list and the environment's prices."""
+"""What an environment's SageMaker jobs have cost, from SageMaker's own list and the environment's prices.
+
+A month (UTC) has what ran in it, also of a job that began before. Of a job's billable seconds it has the share that it
+has of the time from the job's start to its end: exact on demand; on spot, where SageMaker tells only the sum, as if
+the interruptions were spread evenly. What a warm pool waited counts from the training's end on, exactly.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from runtime.sagemaker.kinds import KINDS, billable_seconds, cluster
+from runtime.sagemaker.kinds import ENDED, KINDS, JobKind, billable_seconds, instances, pool_seconds
 
 # Trainings of a tuning job are listed as trainings.
 BILLED_KINDS = ("training", "processing", "transform")
 DESCRIBED_AT_ONCE = 8
+# SageMaker's most; its default is 10, and it throttles lists at a few requests a second for the whole account.
+PAGE_SIZE = 100
+# What runs in a month was made at most this long before it: `workflows.max_runtime_seconds` is five days at most, on
+# spot twice that (`requests.SPOT_WAIT_FACTOR`), and a day is for the wait for an instance and for a warm pool.
+LONGEST_JOB = timedelta(days=11)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One job of the ledger. `usd` is None for an instance type without a price; `seconds` are of wall time,
-    `billable_seconds` what is billed of them; both for each of `instances`."""
+    """One job of the ledger, as far as it ran in the month.
+
+    `instances` are counts by instance type. `seconds` are of wall time, `billable_seconds` what is billed of them,
+    `pool_seconds` what the warm pool is billed for after them; all of them for each instance. `usd` has the job and
+    its pool, None where an instance type has no price. `tuning_arn` is of the tuning job that made a training.
+    """
 
     kind: str
     name: str
     arn: str
+    tuning_arn: str | None
     status: str
     created_at: datetime
-    instance_type: str
-    instances: int
+    instances: dict[str, int]
     seconds: int
     billable_seconds: int
+    pool_seconds: int
     usd: float | None
 
 
+def month_of(now: datetime) -> datetime:
+    """When the month began."""
+    return now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
 def entry(kind: str, job: Mapping[str, Any], prices: Mapping[str, float], now: datetime) -> Entry:
-    """The ledger's line of a described job; `prices` are USD per hour by instance type."""
+    """The line of a described job in the ledger of the month of `now`; `prices` are USD per hour by instance type."""
     names = KINDS[kind]
-    instance_type, instances = cluster(kind, job)
-    billable = billable_seconds(kind, job, now)
-    price = prices.get(instance_type)
+    counts = instances(kind, job)
+    share = _share(names, job, now)
+    whole = billable_seconds(kind, job, now)
+    billable, pool = round(whole * share), _pool_seconds_this_month(job, now)
+    priced = all(each in prices for each in counts)
+    hourly = sum(prices[each] * count for each, count in counts.items()) if priced else None
     return Entry(
         kind=kind,
         name=job[names.name_key],
         arn=job[names.arn_key],
+        tuning_arn=job.get("TuningJobArn"),
         status=job[names.status_key],
         created_at=job["CreationTime"],
-        instance_type=instance_type,
-        instances=instances,
-        seconds=int(job.get("TrainingTimeInSeconds", billable)),
+        instances=counts,
+        seconds=round(job.get("TrainingTimeInSeconds", whole) * share),
         billable_seconds=billable,
-        usd=None if price is None else billable / 3600 * instances * price,
+        pool_seconds=pool,
+        usd=None if hourly is None else (billable + pool) / 3600 * hourly,
     )
 
 
-def described(client: Any, *, prefix: str, since: datetime) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Kind and description of every billed job of an environment that was made since then, oldest first."""
+def unpriced(entries: Iterable[Entry], prices: Mapping[str, float]) -> list[str]:
+    """The instance types for which entries could not be priced."""
+    return sorted({kind for each in entries for kind in each.instances if kind not in prices})
+
+
+def described(client: Any, *, prefix: str, now: datetime) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Kind and description of every billed job of an environment that was there in the month of `now`; of each kind
+    the oldest first."""
+    month = month_of(now)
     with ThreadPoolExecutor(DESCRIBED_AT_ONCE) as pool:
         for kind in BILLED_KINDS:
             names = KINDS[kind]
             pages = client.get_paginator(names.list).paginate(
-                NameContains=prefix, CreationTimeAfter=since, SortBy="CreationTime", SortOrder="Ascending"
-            )
+                NameContains=prefix, CreationTimeAfter=month - LONGEST_JOB,
+                SortBy="CreationTime", SortOrder="Ascending", PaginationConfig={"PageSize": PAGE_SIZE},
+            )  # fmt: skip
             found = [
                 summary[names.name_key]
                 for page in pages
                 for summary in page[names.summaries]
                 if summary[names.name_key].startswith(f"{prefix}-")
+                and _last_billed(names, summary, now) >= month
             ]
             describe = getattr(client, names.describe)
             for job in pool.map(lambda name, d=describe, k=names.name_key: d(**{k: name}), found):
@@ -75,7 +108,29 @@ def spent_this_month(
     client: Any, *, prefix: str, prices: Mapping[str, float], now: datetime
 ) -> tuple[float, list[str]]:
     """USD since the month began (UTC), and instance types that could not be priced."""
-    month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    entries = [entry(kind, job, prices, now) for kind, job in described(client, prefix=prefix, since=month)]
-    unpriced = sorted({each.instance_type for each in entries if each.usd is None})
-    return sum(each.usd or 0.0 for each in entries), unpriced
+    entries = [entry(kind, job, prices, now) for kind, job in described(client, prefix=prefix, now=now)]
+    return sum(each.usd or 0.0 for each in entries), unpriced(entries, prices)
+
+
+def _last_billed(names: JobKind, summary: Mapping[str, Any], now: datetime) -> datetime:
+    """When a listed job ended, its warm pool included; `now` while it runs, its creation if it never ran."""
+    if summary[names.status_key] not in ENDED:
+        return now
+    ended: datetime = summary.get(f"{names.prefix}EndTime", summary["CreationTime"])
+    return ended + timedelta(seconds=pool_seconds(summary, now))
+
+
+def _share(names: JobKind, job: Mapping[str, Any], now: datetime) -> float:
+    """How much of a described job's time is of the month of `now`, between 0 and 1."""
+    month, started = month_of(now), job.get(f"{names.prefix}StartTime")
+    if started is None or started >= month:
+        return 1.0
+    ended = job.get(f"{names.prefix}EndTime", now)
+    return 0.0 if ended <= month else float((ended - month) / (ended - started))
+
+
+def _pool_seconds_this_month(job: Mapping[str, Any], now: datetime) -> int:
+    whole, ended = pool_seconds(job, now), job.get("TrainingEndTime")
+    if ended is None:
+        return whole
+    return max(0, min(whole, round((ended - month_of(now)).total_seconds()) + whole))

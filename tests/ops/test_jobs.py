@@ -5,9 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from ops import jobs
-from runtime.sagemaker.spend import entry, spent_this_month
+from runtime.sagemaker.spend import spent_this_month
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
 PRICES = {"ml.g5.xlarge": 3.6}
@@ -28,6 +29,9 @@ class FakeSageMaker:
     def __init__(self, trainings: list[dict[str, Any]], tags: dict[str, str]) -> None:
         self._trainings = {job["TrainingJobName"]: job for job in trainings}
         self._tags = tags
+        # Of ARNs that have others, None for one that is gone; and each ARN whose tags were read.
+        self.tags_of: dict[str, dict[str, str] | None] = {}
+        self.tags_read: list[str] = []
         self.endpoints: list[dict[str, Any]] = []
 
     def describe_training_job(self, TrainingJobName: str) -> dict[str, Any]:
@@ -38,12 +42,20 @@ class FakeSageMaker:
         return found
 
     def describe_endpoint_config(self, EndpointConfigName: str) -> dict[str, Any]:
-        return {"ProductionVariants": [{"VariantName": "main", "InstanceType": EndpointConfigName}]}
+        types = {"InstanceType": EndpointConfigName} if EndpointConfigName.startswith("ml.") else {}
+        return {"ProductionVariants": [{"VariantName": "main", **types}]}
 
     def get_paginator(self, operation: str) -> Any:
         def paginate(**asked: Any) -> list[dict[str, Any]]:
             if operation == "list_tags":
-                return [{"Tags": [{"Key": key, "Value": value} for key, value in self._tags.items()]}]
+                self.tags_read.append(asked["ResourceArn"])
+                tags = self.tags_of.get(asked["ResourceArn"], self._tags)
+                if tags is None:
+                    message = "Requested resource not found."
+                    raise ClientError(
+                        {"Error": {"Code": "ValidationException", "Message": message}}, "ListTags"
+                    )
+                return [{"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}]
             if operation == "list_endpoints":
                 names = [{"EndpointName": each["EndpointName"]} for each in self.endpoints]
                 return [{"Endpoints": names}]
@@ -129,22 +141,85 @@ def test_months_sum_leaves_out_other_environments_and_older_jobs() -> None:
     assert unpriced == []
 
 
-def test_running_job_costs_until_now_on_every_instance() -> None:
-    running = training("n", TrainingJobStatus="InProgress", ResourceConfig={"InstanceType": "ml.g5.xlarge", "InstanceCount": 4})  # fmt: skip
-    del running["BillableTimeInSeconds"], running["TrainingTimeInSeconds"]
-    found = entry("training", running, PRICES, NOW)
-    assert found.billable_seconds == 100
-    assert found.usd == pytest.approx(0.4)
+def test_job_of_last_month_counts_with_what_ran_in_this_one() -> None:
+    month = NOW.replace(day=1, hour=0)
+    began = {"CreationTime": month - timedelta(days=3), "TrainingStartTime": month - timedelta(hours=3)}
+    gone = {"TrainingEndTime": month - timedelta(minutes=10)}
+    sagemaker = FakeSageMaker(
+        [
+            training("updraft-test-over", **began, TrainingEndTime=month + timedelta(hours=1),
+                     TrainingTimeInSeconds=4 * 3600, BillableTimeInSeconds=4 * 3600),
+            training("updraft-test-gone", **began, **gone),
+            training("updraft-test-pool", **began, **gone,
+                     WarmPoolStatus={"Status": "Terminated", "ResourceRetainedBillableTimeInSeconds": 1800}),
+            training("updraft-test-never-ran", CreationTime=began["CreationTime"], TrainingJobStatus="Failed"),
+        ],
+        {},
+    )  # fmt: skip
+    result = jobs.ledger(target(sagemaker), NOW)
+    assert [(each["job"], each["usd"]) for each in result["jobs"]] == [
+        ("updraft-test-over", 3.6), ("updraft-test-pool", 1.2),
+    ]  # fmt: skip
+    spent, _ = spent_this_month(sagemaker, prefix="updraft-test", prices=PRICES, now=NOW)
+    assert spent == pytest.approx(4.8)
 
 
-def endpoint(name: str, instance_type: str, created_at: datetime) -> dict[str, Any]:
+def test_who_stopped_a_tuning_job_is_told_of_its_trainings() -> None:
+    trial: dict[str, Any] = {"TuningJobArn": "arn:tuning", "TrainingJobStatus": "Stopped"}
+    trainings = [
+        training("updraft-test-1", **trial),
+        training("updraft-test-2", **trial),
+        training("updraft-test-3", **trial | {"TrainingJobStatus": "Completed"}),
+        training("updraft-test-4", **trial | {"TuningJobArn": "arn:deleted"}),
+    ]
+    sagemaker = FakeSageMaker(trainings, {"updraft:dag": "flights", "updraft:task": "tune"})
+    sagemaker.tags_of = {
+        "arn:tuning": {"updraft:task": "tune", "updraft:stopped-by": "airflow", "updraft:stop-reason": "cleared"},
+        "arn:deleted": None,
+    }  # fmt: skip
+    found = jobs.ledger(target(sagemaker), NOW)["jobs"]
+    assert [(each["stopped_by"], each["reason"]) for each in found] == [
+        ("airflow", "cleared"), ("airflow", "cleared"), (None, None), (None, None),
+    ]  # fmt: skip
+    assert {(each["dag_run"], each["task"]) for each in found} == {("flights", "tune")}
+    assert sagemaker.tags_read.count("arn:tuning") == 1
+
+
+def test_warm_pool_is_paid_and_leaves_the_spot_saving_alone() -> None:
+    pool = {"Status": "Reused", "ResourceRetainedBillableTimeInSeconds": 50}
+    result = jobs.ledger(target(FakeSageMaker([training("updraft-test-a", WarmPoolStatus=pool)], {})), NOW)
+    [found] = result["jobs"]
+    assert (found["pool_seconds"], found["billable_seconds"], found["spot_saving"]) == (50, 100, None)
+    assert (found["usd"], result["usd"]) == (0.15, 0.15)
+    assert "pool_seconds" in jobs.readable(result)
+
+
+def test_jobs_of_several_or_no_instance_types_are_listed() -> None:
+    groups = [
+        {"InstanceGroupName": "a", "InstanceType": "ml.g5.xlarge", "InstanceCount": 2},
+        {"InstanceGroupName": "b", "InstanceType": "ml.new.large", "InstanceCount": 1},
+    ]
+    serverless = training("updraft-test-serverless", ServerlessJobConfig={})
+    del serverless["ResourceConfig"]
+    mixed = training("updraft-test-groups", ResourceConfig={"InstanceGroups": groups})
+    sagemaker = FakeSageMaker([mixed, serverless, training("updraft-test-plain")], {})
+    result = jobs.ledger(target(sagemaker), NOW)
+    assert [(each["instance"], each["usd"]) for each in result["jobs"]] == [
+        ("2 x ml.g5.xlarge, ml.new.large", None), ("serverless", None), ("ml.g5.xlarge", 0.1),
+    ]  # fmt: skip
+    assert result["without_a_price"] == ["ml.new.large", "serverless"]
+    spent, unpriced = spent_this_month(sagemaker, prefix="updraft-test", prices=PRICES, now=NOW)
+    assert (round(spent, 4), unpriced) == (0.1, ["ml.new.large", "serverless"])
+
+
+def endpoint(name: str, instance_type: str, created_at: datetime, **variant: Any) -> dict[str, Any]:
     return {
         "EndpointName": name,
         "EndpointArn": f"arn:{name}",
         "EndpointStatus": "InService",
         "EndpointConfigName": instance_type,
         "CreationTime": created_at,
-        "ProductionVariants": [{"VariantName": "main", "CurrentInstanceCount": 2}],
+        "ProductionVariants": [{"VariantName": "main"} | (variant or {"CurrentInstanceCount": 2})],
     }
 
 
@@ -162,3 +237,20 @@ def test_endpoints_cost_what_runs_since_the_month_began() -> None:
     assert (new["hours"], new["usd"], new["instance"]) == (3, None, "2 x ml.new.large")
     assert (old["dag_run"], old["task"], result["usd"]) == ("flights", "deploy", 0)
     assert "updraft-test-old" in jobs.readable(result)
+
+
+def test_endpoints_without_an_instance_type_of_their_own_are_listed() -> None:
+    pools = [
+        {"InstanceType": "ml.g5.xlarge", "CurrentInstanceCount": 2},
+        {"InstanceType": "ml.new.large", "CurrentInstanceCount": 0},
+    ]
+    serverless = {"MemorySizeInMB": 2048, "MaxConcurrency": 1}
+    sagemaker, started = FakeSageMaker([], {}), NOW - timedelta(hours=1)
+    sagemaker.endpoints = [
+        endpoint("updraft-test-pools", "pools", started, CurrentInstanceCount=2, InstancePools=pools),
+        endpoint("updraft-test-serverless", "serverless", started, CurrentServerlessConfig=serverless),
+    ]
+    found = jobs.ledger(target(sagemaker), NOW)["endpoints"]
+    assert [(each["instance"], each["usd"]) for each in found] == [
+        ("2 x ml.g5.xlarge", 7.2), ("serverless", None),
+    ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import unittest
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -98,10 +98,11 @@ class Limits(JobsCase):
     def test_over_budget_no_job_starts_and_a_running_one_is_still_taken_over(self) -> None:
         name = self.run_try().trigger.watched.name
         self.sagemaker.jobs["updraft-test-old"] = {
-            **self.sagemaker.jobs[name], "TrainingJobName": "updraft-test-old", "BillableTimeInSeconds": 10_001,
+            **self.sagemaker.jobs[name], "TrainingJobName": "updraft-test-old", "BillableTimeInSeconds": 10_101,
+            "TrainingStartTime": datetime.now(UTC),
         }  # fmt: skip
         self.assertEqual(self.run_try(try_number=2).trigger.watched.name, name)
-        self.sagemaker.end(name, "Failed")
+        self.sagemaker.end(name, "Failed", BillableTimeInSeconds=0)
         with self.assertRaisesRegex(
             AirflowFailException, r"cost \$10.10 this month.*monthly_budget_usd is 10"
         ):
