@@ -19,20 +19,37 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 # Where the instance's own Jupyter listens; its certificate is its own, and the connection never leaves the machine.
 JUPYTER_URL = "https://localhost:8443/api"
 POLL_SECONDS = 60
 
 
-def stop_instance(name: str, sagemaker: Any, *, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Stop the instance as soon as it is in service: before, SageMaker refuses it."""
-    while sagemaker.describe_notebook_instance(NotebookInstanceName=name)["NotebookInstanceStatus"] in (
-        "Pending",
-        "Updating",
-    ):
-        sleep(POLL_SECONDS / 6)
-    sagemaker.stop_notebook_instance(NotebookInstanceName=name)
+def stop_instance(
+    name: str,
+    sagemaker: Any,
+    *,
+    wait: Callable[[], object] = lambda: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Stop the instance once `wait` has returned and it is in service: before, SageMaker refuses it.
+
+    A failure is never the last try, since nothing else may be there to stop it: the VPC can be without a way out for a
+    night. `wait` is called anew before each try, so that nobody who works again by then is cut off.
+    """
+    while True:
+        wait()
+        try:
+            while sagemaker.describe_notebook_instance(NotebookInstanceName=name)[
+                "NotebookInstanceStatus"
+            ] in ("Pending", "Updating"):
+                sleep(POLL_SECONDS / 6)
+            sagemaker.stop_notebook_instance(NotebookInstanceName=name)
+            return
+        except (BotoCoreError, ClientError) as error:
+            print(f"not stopped, trying again: {error}", flush=True)
+            sleep(POLL_SECONDS)
 
 
 def bring(archive: bytes, folder: Path) -> list[str]:
@@ -66,14 +83,14 @@ def watch(
     limit_seconds: float,
     ask: Callable[[str], Any],
     *,
+    since: float,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
-) -> float:
-    """Return once nothing has run for `limit_seconds`, with how long that was."""
-    started = clock()
-    while (idle := idle_seconds(ask, now=clock(), since=started)) < limit_seconds:
+) -> None:
+    """Return once nothing has run for `limit_seconds`, counted from `since` at the earliest."""
+    while (idle := idle_seconds(ask, now=clock(), since=since)) < limit_seconds:
         sleep(POLL_SECONDS)
-    return idle
+    print(f"nothing has run for {idle:.0f} s: stopping", flush=True)
 
 
 def ask_jupyter(what: str) -> Any:
@@ -106,10 +123,16 @@ def main() -> None:
         found = boto3.client("s3").get_object(Bucket=arguments.bucket, Key=arguments.key)
         print("new:", bring(found["Body"].read(), Path(arguments.folder)), flush=True)
         return
-    if arguments.command == "stop-when-idle":
-        idle = watch(arguments.idle_seconds, ask_jupyter)
-        print(f"nothing has run for {idle:.0f} s: stopping", flush=True)
-    stop_instance(arguments.name, boto3.client("sagemaker"))
+    sagemaker = boto3.client("sagemaker")
+    if arguments.command == "stop":
+        stop_instance(arguments.name, sagemaker)
+        return
+    started = time.time()
+    stop_instance(
+        arguments.name,
+        sagemaker,
+        wait=lambda: watch(arguments.idle_seconds, ask_jupyter, since=started),
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,12 @@ LIVING_JOBS = (
     ("list_transform_jobs", "TransformJobSummaries", "TransformJobName"),
     ("list_hyper_parameter_tuning_jobs", "HyperParameterTuningJobSummaries", "HyperParameterTuningJobName"),
 )
+# In any other status a notebook instance needs the VPC's way out: it stops itself through it.
+RESTING_NOTEBOOK = frozenset({"Stopped", "Failed", "Deleting"})
+# One that is being deleted goes without anybody's help.
+MOVING_ENDPOINT = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack"})
+# What an ended task left half made rests before the reaper may undo it: its grace, its interval, and some more.
+REAPER_SECONDS = 10 * 60
 UNDER_WAY = ["Created", "Queued", "InProgress", "Baking", "Ready"]
 SERVICES = ("cloudformation", "codedeploy", "ec2", "ecs", "events", "lambda", "rds", "sagemaker", "ssm")
 
@@ -77,6 +83,8 @@ class Account:
                     "workers": workers,
                     "other_tasks": others,
                     "jobs": self._jobs(),
+                    "notebooks": self._notebooks(),
+                    "endpoints": self._endpoints(now),
                     "changes": self._changes(),
                     # Last, so that nothing that was seen before can have started since without being seen here.
                     "work": self._work(),
@@ -173,16 +181,39 @@ class Account:
         ]
 
     def _jobs(self) -> tuple[str, ...]:
-        sagemaker = self._clients["sagemaker"]
         return tuple(
             job[name]
             for operation, summaries, name in LIVING_JOBS
             for state in ("InProgress", "Stopping")
-            for page in sagemaker.get_paginator(operation).paginate(
-                StatusEquals=state, NameContains=f"{self._settings.prefix}-"
-            )
-            for job in page[summaries]
+            for job in self._named(operation, summaries, name, StatusEquals=state)
         )
+
+    def _notebooks(self) -> tuple[str, ...]:
+        name = "NotebookInstanceName"
+        return tuple(
+            notebook[name]
+            for notebook in self._named("list_notebook_instances", "NotebookInstances", name)
+            if notebook["NotebookInstanceStatus"] not in RESTING_NOTEBOOK
+        )
+
+    def _endpoints(self, now: float) -> tuple[str, ...]:
+        """Those that are being deployed, or were a moment ago, so that the reaper has had its turn."""
+        name = "EndpointName"
+        return tuple(
+            endpoint[name]
+            for endpoint in self._named("list_endpoints", "Endpoints", name)
+            if endpoint["EndpointStatus"] in MOVING_ENDPOINT
+            or (
+                endpoint["EndpointStatus"] != "Deleting"
+                and now - endpoint["LastModifiedTime"].timestamp() < REAPER_SECONDS
+            )
+        )
+
+    def _named(self, operation: str, items: str, name: str, **filters: str) -> Iterator[dict[str, Any]]:
+        """What SageMaker lists whose name begins as this environment's do; AWS's filter looks anywhere in it."""
+        prefix = f"{self._settings.prefix}-"
+        pages = self._clients["sagemaker"].get_paginator(operation).paginate(NameContains=prefix, **filters)
+        return (item for page in pages for item in page[items] if item[name].startswith(prefix))
 
     def _changes(self) -> tuple[str, ...]:
         pages = (

@@ -56,8 +56,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Observed:
-    """Everything as it is now. `jobs`: living SageMaker jobs; `changes`: deployments under way; `work` is None where
-    the database could not be asked; `rules` holds whether the environment's scheduled rules are on (both for some each)."""
+    """Everything as it is now. `jobs`: living SageMaker jobs; `notebooks`: notebook instances that run; `endpoints`:
+    those whose deployment is or was a moment ago under way; `changes`: deployments under way; `work` is None where the
+    database could not be asked; `rules` holds whether the environment's scheduled rules are on (both for some each)."""
 
     now: float
     wants_sleep: bool
@@ -70,6 +71,8 @@ class Observed:
     bastion: str
     rules: frozenset[bool]
     jobs: tuple[str, ...] = ()
+    notebooks: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     work: Work | None = None
 
@@ -200,6 +203,10 @@ def reason_to_stay(seen: Observed) -> str:
     """Why it must not fall asleep now, or nothing."""
     if seen.jobs:
         return f"SageMaker jobs live: {', '.join(seen.jobs)}"
+    if seen.notebooks:
+        return f"notebook instances run: {', '.join(seen.notebooks)}"
+    if seen.endpoints:
+        return f"endpoints are or were just being deployed: {', '.join(seen.endpoints)}"
     if seen.changes:
         return f"being changed: {', '.join(seen.changes)}"
     if seen.other_tasks:

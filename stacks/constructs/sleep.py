@@ -18,7 +18,14 @@ from stacks.waivers import policy_of, waive
 # Every stack, the ones that an environment may not have included.
 STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking")
 PARAMETERS = {"state": "awake", "wanted": "awake", "memory": "{}"}
-LIST_JOBS = ("TrainingJobs", "ProcessingJobs", "TransformJobs", "HyperParameterTuningJobs")
+LISTED = (
+    "TrainingJobs",
+    "ProcessingJobs",
+    "TransformJobs",
+    "HyperParameterTuningJobs",
+    "NotebookInstances",
+    "Endpoints",
+)
 
 
 class Sleep(Construct):
@@ -205,8 +212,8 @@ class Sleep(Construct):
             iam.PolicyStatement(actions=["events:ListRules"], resources=["*"]),
             iam.PolicyStatement(actions=["codedeploy:ListDeployments"], resources=[group]),
             iam.PolicyStatement(actions=["cloudformation:DescribeStacks"], resources=stacks),
-            # AWS has nothing narrower for listing jobs.
-            iam.PolicyStatement(actions=[f"sagemaker:List{jobs}" for jobs in LIST_JOBS], resources=["*"]),
+            # SageMaker has nothing narrower for its lists.
+            iam.PolicyStatement(actions=[f"sagemaker:List{kind}" for kind in LISTED], resources=["*"]),
         ]
 
 

@@ -1,4 +1,5 @@
-"""An environment in memory that lives on while it is asked: schedules, tasks, trainings, workers, RDS, deployments.
+"""An environment in memory that lives on while it is asked: schedules, tasks, trainings, a notebook instance, an
+endpoint, workers, RDS, deployments.
 
 Every call to AWS lets a second pass, so that something may happen between a look and the step that follows it.
 """
@@ -9,6 +10,7 @@ import io
 import json
 import random
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +22,8 @@ from lambdas.sleep.logic import AWAKE
 PREFIX = "updraft-dev"
 TOKEN_SECONDS = 1800
 SLOTS_PER_WORKER = 2
+# The reaper looks at an endpoint that has rested for a minute, every five minutes.
+REAPED_SECONDS = 6 * 60
 SETTINGS = Settings(
     prefix=PREFIX,
     ssm_prefix="/updraft/dev",
@@ -59,7 +63,8 @@ class Environment:
         self.runs: list[Run] = []
         self.workers = 0
         self.take_work = True
-        self.stack_until = self.push_until = 0.0
+        self.stack_until = self.push_until = self.notebook_until = self.endpoint_until = 0.0
+        self.notebook_status, self.endpoint_status = "InService", "Creating"  # until then
         self.hourly_at = self.now + self.random.randint(100, 3000)
         self.tagged_at = self.now + self.random.randint(3_600, 40_000)
         self.failing: list[str] = []
@@ -163,6 +168,10 @@ class Environment:
             self.wrong.append(f"{what} while {', '.join(self.jobs)} live")
         if max(self.stack_until, self.push_until) > self.now:
             self.wrong.append(f"{what} during a deployment")
+        if self.notebook_until > self.now:
+            self.wrong.append(f"{what} while the notebook instance runs, which can't stop itself any more")
+        if self.endpoint_until + REAPED_SECONDS > self.now:
+            self.wrong.append(f"{what} before the reaper could undo the endpoint")
 
 
 def refuse(code: str, operation: str) -> ClientError:
@@ -308,7 +317,8 @@ class Operations:
         self._world.rules[Name] = False
 
     def list_training_jobs(self, *, StatusEquals: str, **_: Any) -> Any:
-        names = self._world.jobs if StatusEquals == "InProgress" else []
+        # AWS looks for the prefix anywhere in a name.
+        names = [*self._world.jobs, f"other-{PREFIX}-train"] if StatusEquals == "InProgress" else []
         return {"TrainingJobSummaries": [{"TrainingJobName": name} for name in names]}
 
     def list_processing_jobs(self, **_: Any) -> Any:
@@ -319,6 +329,32 @@ class Operations:
 
     def list_hyper_parameter_tuning_jobs(self, **_: Any) -> Any:
         return {"HyperParameterTuningJobSummaries": []}
+
+    def list_notebook_instances(self, *, NameContains: str) -> Any:
+        world = self._world
+        status = world.notebook_status if world.notebook_until > world.now else "Stopped"
+        found = {f"{NameContains}notebook": status, f"other-{NameContains}notebook": "InService"}
+        return {
+            "NotebookInstances": [
+                {"NotebookInstanceName": name, "NotebookInstanceStatus": status}
+                for name, status in found.items()
+            ]
+        }
+
+    def list_endpoints(self, *, NameContains: str) -> Any:
+        world = self._world
+        moving = world.endpoint_until > world.now
+        changed = datetime.fromtimestamp(0.0 if moving else world.endpoint_until, UTC)
+        found = {
+            f"{NameContains}pets": world.endpoint_status if moving else "InService",
+            f"other-{NameContains}pets": "Creating",
+        }
+        return {
+            "Endpoints": [
+                {"EndpointName": name, "EndpointStatus": status, "LastModifiedTime": changed}
+                for name, status in found.items()
+            ]
+        }
 
     def list_deployments(self, **_: Any) -> Any:
         return {"deployments": ["d-1"] if self._world.push_until > self._world.now else []}

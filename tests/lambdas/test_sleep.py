@@ -18,6 +18,13 @@ from tests.lambdas.sleeping_account import SETTINGS, Clients, Environment
 MINUTE = 60.0
 SEQUENCES = 1000
 CHUNKS = 20
+# Until when each lasts that somebody begins in an environment that is awake.
+LASTS = {
+    "deploy": "stack_until",
+    "push": "push_until",
+    "notebook": "notebook_until",
+    "endpoint": "endpoint_until",
+}
 CONTEXT = SimpleNamespace(get_remaining_time_in_millis=lambda: 60_000)
 # The longest way: a training of 50 minutes that started last, tagged runs one after the other, and RDS both ways.
 LONGEST_MINUTES = 6 * 60
@@ -64,7 +71,7 @@ class Sleeper:
         return False
 
     def change(self, kind: str) -> None:
-        """`deploy` or `push`: wakes first, and gives up when that takes too long."""
+        """Begin one of `LASTS`: wakes first, and gives up when that takes too long."""
         self.ask(sleep=False)
         for _ in range(40):
             self.minute()
@@ -72,11 +79,7 @@ class Sleeper:
                 break
         else:
             return
-        until = self.world.now + self.world.random.randint(60, 1200)
-        if kind == "deploy":
-            self.world.stack_until = until
-        else:
-            self.world.push_until = until
+        setattr(self.world, LASTS[kind], self.world.now + self.world.random.randint(60, 1200))
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -85,7 +88,7 @@ def test_random_sequences_end_as_asked(chunk: int) -> None:
         sleeper = Sleeper(seed)
         world = sleeper.world
         for _ in range(world.random.randint(2, 7)):
-            action = world.random.choice(["sleep", "sleep", "wake", "push", "deploy"])
+            action = world.random.choice(["sleep", "sleep", "wake", *LASTS])
             if action in ("sleep", "wake"):
                 sleeper.ask(sleep=action == "sleep")
             else:
@@ -177,6 +180,60 @@ def test_a_service_that_was_scaled_up_by_hand_goes_to_sleep_again() -> None:
     assert sleeper.settle()
 
 
+@pytest.mark.parametrize(
+    ("status", "stays"),
+    [
+        ("Pending", True),
+        ("InService", True),
+        ("Stopping", True),
+        ("Updating", True),
+        ("PendingMaintenance", True),
+        ("InMaintenance", True),
+        ("Stopped", False),
+        ("Failed", False),
+        ("Deleting", False),
+    ],
+)
+def test_a_notebook_instance_keeps_it_awake_until_it_rests(status: str, stays: bool) -> None:
+    sleeper = Sleeper(2)
+    sleeper.world.notebook_status, sleeper.world.notebook_until = status, sleeper.world.now + 3600
+    assert looked(sleeper).notebooks == (("updraft-dev-notebook",) if stays else ())
+
+
+@pytest.mark.parametrize(
+    ("status", "stays"),
+    [
+        ("Creating", True),
+        ("Updating", True),
+        ("SystemUpdating", True),
+        ("RollingBack", True),
+        ("Deleting", False),
+        ("InService", False),
+        ("OutOfService", False),
+        ("Failed", False),
+        ("UpdateRollbackFailed", False),
+    ],
+)
+def test_an_endpoint_keeps_it_awake_while_it_is_deployed(status: str, stays: bool) -> None:
+    sleeper = Sleeper(2)
+    sleeper.world.endpoint_status, sleeper.world.endpoint_until = status, sleeper.world.now + 3600
+    assert looked(sleeper).endpoints == (("updraft-dev-pets",) if stays else ())
+
+
+def test_an_endpoint_keeps_it_awake_until_the_reaper_has_had_its_turn() -> None:
+    sleeper = Sleeper(2)
+    sleeper.world.endpoint_until = sleeper.world.now
+    sleeper.world.pass_time(6 * MINUTE)
+    assert looked(sleeper).endpoints == ("updraft-dev-pets",)
+    sleeper.world.pass_time(5 * MINUTE)
+    assert looked(sleeper).endpoints == ()
+
+
+def looked(sleeper: Sleeper) -> Observed:
+    sleeper.ask(sleep=True)
+    return sleeper.account.observe(sleeper.world.now)
+
+
 # The rules one by one
 
 
@@ -201,6 +258,11 @@ def seen(**values: Any) -> Observed:
     ("values", "reason"),
     [
         ({"jobs": ("updraft-dev-train",)}, "SageMaker jobs live: updraft-dev-train"),
+        ({"notebooks": ("updraft-dev-notebook",)}, "notebook instances run: updraft-dev-notebook"),
+        (
+            {"endpoints": ("updraft-dev-pets",)},
+            "endpoints are or were just being deployed: updraft-dev-pets",
+        ),
         ({"changes": ("stack x",)}, "being changed: stack x"),
         ({"other_tasks": 1}, "1 one-off tasks run"),
         ({"work": None}, "the database can't be read"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,14 +26,17 @@ def _jupyter(kernels: list[dict[str, Any]], terminals: list[dict[str, Any]]) -> 
 
 
 class FakeInstance:
-    """In service after some describes; refuses to stop before, as SageMaker does."""
+    """In service after some describes; refuses to stop before, as SageMaker does. `failures` are answered first."""
 
-    def __init__(self, pending: int) -> None:
+    def __init__(self, pending: int = 0, failures: list[Exception] | None = None) -> None:
         self.pending = pending
+        self.failures = failures or []
         self.stopped: list[str] = []
 
     def describe_notebook_instance(self, NotebookInstanceName: str) -> dict[str, str]:
         assert NotebookInstanceName == "updraft-dev-notebook"
+        if self.failures:
+            raise self.failures.pop(0)
         self.pending -= 1
         return {"NotebookInstanceStatus": "Pending" if self.pending >= 0 else "InService"}
 
@@ -45,6 +49,22 @@ def test_first_start_ends_once_the_instance_is_in_service() -> None:
     instance = FakeInstance(pending=3)
     lifecycle.stop_instance("updraft-dev-notebook", instance, sleep=lambda _seconds: None)
     assert instance.stopped == ["updraft-dev-notebook"]
+
+
+def test_instance_that_cannot_reach_aws_asks_again_after_another_look() -> None:
+    night: list[Exception] = [ConnectTimeoutError(endpoint_url="https://api.sagemaker")] * 500
+    instance = FakeInstance(failures=[*night, ClientError({"Error": {"Code": "ThrottlingException"}}, "")])
+    looks: list[list[str]] = []
+    slept: list[float] = []
+    lifecycle.stop_instance(
+        "updraft-dev-notebook",
+        instance,
+        wait=lambda: looks.append(list(instance.stopped)),
+        sleep=slept.append,
+    )
+    assert instance.stopped == ["updraft-dev-notebook"]
+    assert looks == [[]] * 502
+    assert slept == [lifecycle.POLL_SECONDS] * 501
 
 
 def test_what_a_user_changed_stays(tmp_path: Path) -> None:
@@ -92,6 +112,9 @@ def test_watch_waits_as_long_as_somebody_works() -> None:
     def sleep(seconds: float) -> None:
         clock[0] += seconds
 
-    idle = lifecycle.watch(600, ask, clock=lambda: clock[0], sleep=sleep)
-    assert 600 <= idle < 600 + lifecycle.POLL_SECONDS
-    assert clock[0] >= busy_until + 600
+    lifecycle.watch(600, ask, since=NOW, clock=lambda: clock[0], sleep=sleep)
+    ended = clock[0]
+    assert busy_until + 600 <= ended < busy_until + 600 + 2 * lifecycle.POLL_SECONDS
+    # Another look, after a stop that failed, waits for nothing more.
+    lifecycle.watch(600, ask, since=NOW, clock=lambda: clock[0], sleep=sleep)
+    assert clock[0] == ended
