@@ -38,6 +38,8 @@ LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 
 # project and environment make the same prefix.
 ProjectName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=16)]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,15}$")]
+# What a tuning job's name has room for beside the digest of its task: IAM and the reaper know jobs by the whole prefix.
+PREFIX_CHARACTERS = 21
 QueueName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=32)]
 
 
@@ -121,6 +123,11 @@ class EnvironmentConfig(Section):
         return self
 
     def _top_level_mistakes(self) -> Iterator[str]:
+        if len(self.prefix) > PREFIX_CHARACTERS:
+            yield (
+                f"project: {self.prefix!r} (project and environment) has {len(self.prefix)} characters; names on "
+                f"SageMaker have room for {PREFIX_CHARACTERS}, so shorten one of them"
+            )
         if self.log_retention_days not in LOG_RETENTION_DAYS:
             allowed = ", ".join(map(str, LOG_RETENTION_DAYS))
             yield f"log_retention_days: {self.log_retention_days} is not one of {allowed}"

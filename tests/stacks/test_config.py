@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from stacks.config import ENVIRONMENTS, ConfigError, EnvironmentConfig, load_environment
+from runtime.settings import DIGEST_CHARACTERS, LONGEST_NAME
+from stacks.config import (
+    ENVIRONMENTS,
+    PREFIX_CHARACTERS,
+    ConfigError,
+    EnvironmentConfig,
+    load_environment,
+    parse_environment,
+)
 
 
 def write(directory: Path, text: str) -> Path:
@@ -65,6 +73,14 @@ def test_mistake_is_told_in_one_line(tmp_path: Path, old: str, new: str, line: s
     assert line in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
     assert str(refused.value).startswith("environments/mine.toml: ")
+
+
+def test_prefix_leaves_room_for_a_tuning_jobs_digest() -> None:
+    assert LONGEST_NAME["tuning"] - DIGEST_CHARACTERS - len("-") == PREFIX_CHARACTERS
+    values = tomllib.loads((ENVIRONMENTS / "dev.toml").read_text()) | {"project": "fifteen-letters"}
+    assert len(parse_environment("integ", values).prefix) == PREFIX_CHARACTERS
+    with pytest.raises(ConfigError, match="has 22 characters; names on SageMaker have room for 21"):
+        parse_environment("integr", values)
 
 
 def test_many_mistakes_are_told_at_once(tmp_path: Path) -> None:
