@@ -54,7 +54,7 @@ def read_settings() -> Settings:
         ssm_prefix=value["UPDRAFT_SSM_PREFIX"],
         cluster=value["UPDRAFT_CLUSTER"],
         database=value["UPDRAFT_DATABASE_IDENTIFIER"],
-        bastion=value["UPDRAFT_BASTION_INSTANCE_ID"],
+        bastion_tag=value["UPDRAFT_BASTION_TAG"],
         application=value["UPDRAFT_APPLICATION"],
         deployment_group=value["UPDRAFT_DEPLOYMENT_GROUP"],
         observer=value["UPDRAFT_OBSERVER"],

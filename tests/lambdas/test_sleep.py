@@ -177,6 +177,28 @@ def test_a_service_that_was_scaled_up_by_hand_goes_to_sleep_again() -> None:
     assert sleeper.settle()
 
 
+@pytest.mark.parametrize("old", ["terminated", "shutting-down", "stopping"])
+def test_a_replaced_bastion_sleeps_and_wakes_in_place_of_the_old_one(old: str) -> None:
+    sleeper = Sleeper(8)
+    world = sleeper.world
+    world.tagged_at += 30 * 86_400
+    world.replaced = [old]
+    sleeper.ask(sleep=True)
+    assert sleeper.settle()
+    sleeper.ask(sleep=False)
+    assert sleeper.settle()
+    assert world.bastion == "running"
+
+
+def test_without_a_bastion_it_says_so_and_waits() -> None:
+    sleeper = Sleeper(8)
+    sleeper.world.bastion = "terminated"
+    assert sleeper.account.observe(sleeper.world.now).bastion == "terminated"
+    assert decide(seen(database="stopped", bastion="terminated", rules=frozenset({False}), services=())) == (
+        logic.Decision(reason="the bastion is terminated")
+    )
+
+
 # The rules one by one
 
 
