@@ -18,6 +18,10 @@ from stacks.waivers import policy_of, waive
 
 # Every stack, the ones that an environment may not have included.
 STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking")
+# Clients of nine services take 90 MiB and half a second of a whole CPU, and Lambda gives CPU by the memory (1769 MiB
+# are one): with its default of 128 MiB the function would run out of memory or of time. The observer has one client.
+OBSERVER_MEMORY_MIB = 256
+SLEEPER_MEMORY_MIB = 512
 PARAMETERS = {"state": "awake", "wanted": "awake", "memory": "{}"}
 LIST_JOBS = ("TrainingJobs", "ProcessingJobs", "TransformJobs", "HyperParameterTuningJobs")
 
@@ -48,6 +52,7 @@ class Sleep(Construct):
             name="sleep",
             entry="observe",
             timeout=cdk.Duration.seconds(30),
+            memory_size=OBSERVER_MEMORY_MIB,
             retry_attempts=0,
             **in_vpc,
         ).function
@@ -57,6 +62,7 @@ class Sleep(Construct):
             name="sleep",
             entry="handler",
             timeout=cdk.Duration.minutes(1),
+            memory_size=SLEEPER_MEMORY_MIB,
             retry_attempts=0,
             environment={
                 "UPDRAFT_PREFIX": config.prefix,
@@ -101,8 +107,8 @@ class Sleep(Construct):
         waive(
             policy_of(self.function.role),
             "This environment's services, tasks, rules and stacks, and its bastion by a tag, whose ids aren't known "
-            "before; and what takes no resource: ecs:ListServices and ecs:ListTasks (within the cluster), ec2:DescribeInstances, "
-            "events:ListRules, SageMaker's lists",
+            "before; and what takes no resource: ecs:ListServices and ecs:ListTasks (within the cluster), "
+            "ec2:DescribeInstances, events:ListRules, SageMaker's lists",
             "AwsSolutions-IAM5",
         )
 

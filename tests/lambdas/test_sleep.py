@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lambdas.sleep import handler, logic
-from lambdas.sleep.account import Account
+from lambdas.sleep.account import SERVICES, Account
 from lambdas.sleep.logic import Memory, Observed, Service, Work, decide
 from tests.lambdas.sleeping_account import SETTINGS, Clients, Environment
 
@@ -250,6 +250,17 @@ def test_counts_are_remembered_before_the_first_service_goes() -> None:
 
 def test_an_unknown_command_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handler, "read_settings", lambda: SETTINGS)
-    monkeypatch.setattr(boto3, "client", lambda name: SimpleNamespace(name=name))
+    monkeypatch.setattr(handler, "_clients", dict)
     with pytest.raises(ValueError, match="'nap' is neither sleep nor wake"):
         handler.handler({"command": "nap"}, CONTEXT)
+
+
+def test_a_container_makes_its_clients_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(boto3, "client", made.append)
+    handler._clients.cache_clear()
+    try:
+        assert handler._clients() is handler._clients()
+    finally:
+        handler._clients.cache_clear()
+    assert sorted(made) == sorted(SERVICES)
