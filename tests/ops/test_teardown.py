@@ -157,15 +157,20 @@ def test_cluster_that_is_gone_has_nothing_to_stop(clusters: list[Json]) -> None:
 @pytest.mark.parametrize("keeps", [True, False])
 def test_destroy_takes_its_steps_in_order(keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(WORKER_GROUP)
+    told = cluster.log
+
+    def listed(_asked: Json) -> Json:
+        told.append("empty")
+        return {}
+
     target = FakeTarget(
-        cluster.answers | {"ListObjectVersions": lambda _: told.append("empty") or {}},
+        cluster.answers | {"ListObjectVersions": listed},
         keep_data_on_destroy=keeps,
     )
     target.__dict__["outputs_found"] = {
         "airflow": {"ClusterName": "updraft-dev"},
         "storage": {"LogsBucket": "logs"},
     }
-    told = cluster.log
 
     def run(_target: Any, arguments: list[str], **_: Any) -> str:
         told.append(" ".join(arguments[:2]))
