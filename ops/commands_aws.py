@@ -98,10 +98,14 @@ def destroy(
     target = target_of(environment)
     if not yes and not typer.confirm(f"Destroy every stack of {target.prefix}?", err=True):
         raise OperatorError("nothing was destroyed")
+    with step("destroying what starts workers"):
+        teardown.remove_scaling(target)
+    with step("stopping what runs"):
+        teardown.stop_tasks(target)
+    # Not before: a task writes its log into the bucket when it ends.
     if not target.config.keep_data_on_destroy:
         with step("emptying buckets and the model registry"):
             teardown.empty(target)
-    teardown.remove_services(target)
     with step("destroying the stacks"):
         cdk.destroy(target)
     show({"environment": environment, "destroyed": True}, as_json, "Destroyed.")

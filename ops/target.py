@@ -84,21 +84,28 @@ class Target:
 
         Raises OperatorError when nothing is deployed or the account can't be reached.
         """
+        if "airflow" not in self.outputs_found:
+            how = f"./updraft deploy --environment {self.name}"
+            raise OperatorError(f"'{self.name}' is not deployed; deploy it with: {how}")
+        return self.outputs_found
+
+    @cached_property
+    def outputs_found(self) -> dict[str, dict[str, str]]:
+        """The same of an environment of which only some stacks are there: one whose destruction was cut off.
+
+        Raises OperatorError when the account can't be reached.
+        """
         try:
             pages = self.client("cloudformation").get_paginator("describe_stacks").paginate()
             stacks = {stack["StackName"]: stack for page in pages for stack in page["Stacks"]}
         except (BotoCoreError, ClientError) as error:
             hint = " Start it with: ./updraft up" if self.is_local else " Check your AWS credentials."
             raise OperatorError(f"the account of '{self.name}' does not answer: {error}.{hint}") from error
-        found = {
+        return {
             short: {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
             for short in STACKS
             if (stack := stacks.get(f"{self.prefix}-{short}")) is not None
         }
-        if "airflow" not in found:
-            how = f"./updraft deploy --environment {self.name}"
-            raise OperatorError(f"'{self.name}' is not deployed; deploy it with: {how}")
-        return found
 
     def output(self, stack: str, key: str) -> str:
         """One stack output; raises OperatorError naming both when it is missing."""

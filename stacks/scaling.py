@@ -88,7 +88,6 @@ class ScalingStack(cdk.Stack):
             cluster=airflow.cluster.cluster_name,
             database_arn=storage.database.instance_arn,
             database_identifier=storage.database.instance_identifier,
-            bastion_instance_id=network.bastion.instance.instance_id,
             in_vpc=in_vpc | {"environment": reader_environment(storage)},
         )
         storage.database.grant_connect(self.sleep.observer, METRICS_DATABASE_USER)

@@ -142,6 +142,17 @@ def _(draft: Draft) -> None:
     instance["Tags"] = [tag for tag in instance["Tags"] if tag["Key"] != "updraft:codedeploy"]
 
 
+@template(
+    "bastion-id-in-another-stack",
+    "a new AMI replaces the bastion: an export in use can't change, no deployment",
+)
+def _(draft: Draft) -> None:
+    sleeper = draft.properties("AWS::Lambda::Function", "SleepSleeper")
+    sleeper["Environment"]["Variables"]["BASTION"] = draft.import_from_network(
+        "AWS::EC2::Instance", "Bastion"
+    )
+
+
 @template("bastion-may-not-write", "the hooks can't write a release to EFS")
 def _(draft: Draft) -> None:
     statement = draft.statement("BastionPolicy", "elasticfilesystem:ClientWrite")

@@ -71,13 +71,19 @@ class Draft:
 
     def import_public_subnet(self) -> Template:
         """How another stack names the first public subnet."""
+        return self.import_from_network("AWS::EC2::Subnet", "VpcpublicSubnet1Subnet")
+
+    def import_from_network(self, resource_type: str, start_of_id: str) -> Template:
+        """How another stack names a resource of the network, which exports it now."""
         [name] = [name for name in self.templates if name.endswith("-network")]
-        [subnet] = [
-            key for key in self.templates[name]["Resources"] if key.startswith("VpcpublicSubnet1Subnet")
+        [found] = [
+            key
+            for key, body in self.templates[name]["Resources"].items()
+            if body["Type"] == resource_type and key.startswith(start_of_id)
         ]
-        export = {"Value": {"Ref": subnet}, "Export": {"Name": f"{name}:Public"}}
-        self.templates[name].setdefault("Outputs", {})["Public"] = export
-        return {"Fn::ImportValue": f"{name}:Public"}
+        export = {"Value": {"Ref": found}, "Export": {"Name": f"{name}:{found}"}}
+        self.templates[name].setdefault("Outputs", {})[f"Export{found}"] = export
+        return {"Fn::ImportValue": f"{name}:{found}"}
 
 
 def dict_of(value: Any) -> Template:

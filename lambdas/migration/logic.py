@@ -8,6 +8,8 @@ from typing import Any
 
 PHYSICAL_ID = "database-migration"
 CONTAINER = "airflow"
+# The reason that DescribeTasks gives for a task which it does not know.
+MISSING = "MISSING"
 MIGRATE = ("python", "-m", "runtime.migrate")
 # What runtime.migrate ends with when it has changed nothing; a test holds both sides together.
 EXIT_SERVICES_MUST_STOP = 3
@@ -97,8 +99,11 @@ def started_task(answer: dict[str, Any]) -> str:
 def exit_code(answer: dict[str, Any]) -> int | None:
     """None while the task goes on, then its exit code; raises MigrationFailedError when there is none."""
     if not answer.get("tasks"):
-        reasons = ", ".join(failure.get("reason", "unknown") for failure in answer.get("failures", []))
-        raise MigrationFailedError(f"the migration task is gone: {reasons or 'no reason given'}")
+        reasons = [failure.get("reason", "unknown") for failure in answer.get("failures", [])]
+        if reasons == [MISSING]:
+            # ECS may not know a task yet that it has just started; the migration's time limit ends a longer wait.
+            return None
+        raise MigrationFailedError(f"the migration task is gone: {', '.join(reasons) or 'no reason given'}")
     task = answer["tasks"][0]
     if task["lastStatus"] != "STOPPED":
         return None

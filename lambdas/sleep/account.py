@@ -25,18 +25,22 @@ MOVING_ENDPOINT = frozenset({"Creating", "Updating", "SystemUpdating", "RollingB
 # What an ended task left half made rests before the reaper may undo it: its grace, its interval, and some more.
 REAPER_SECONDS = 10 * 60
 UNDER_WAY = ["Created", "Queued", "InProgress", "Baking", "Ready"]
+LIVING_INSTANCE = ["pending", "running", "stopping", "stopped"]
 SERVICES = ("cloudformation", "codedeploy", "ec2", "ecs", "events", "lambda", "rds", "sagemaker", "ssm")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The function's environment; `stacks` are the names whose changes must not be disturbed."""
+    """The function's environment; `stacks` are the names whose changes must not be disturbed.
+
+    The bastion carries `bastion_tag` with the prefix as its value; a deployment may replace it at any time.
+    """
 
     prefix: str
     ssm_prefix: str
     cluster: str
     database: str
-    bastion: str
+    bastion_tag: str
     application: str
     deployment_group: str
     observer: str
@@ -57,6 +61,7 @@ class Account:
     def observe(self, now: float) -> Observed:
         """Look at everything once."""
         wants_sleep = self._get("wanted", logic.AWAKE) == logic.ASLEEP
+        bastion = self._bastion()
         seen = Observed(
             now=now,
             wants_sleep=wants_sleep,
@@ -66,7 +71,7 @@ class Account:
             workers=0,
             other_tasks=0,
             database=self._database(),
-            bastion=self._bastion(),
+            bastion=bastion["State"]["Name"] if bastion else "terminated",
             rules=frozenset(rule["State"] != "DISABLED" for rule in self._rules()),
         )
         if (
@@ -109,8 +114,9 @@ class Account:
                     DBInstanceIdentifier=self._settings.database
                 )
             case logic.SwitchBastion(on):
-                ec2 = self._clients["ec2"]
-                (ec2.start_instances if on else ec2.stop_instances)(InstanceIds=[self._settings.bastion])
+                ec2, bastion = self._clients["ec2"], self._bastion()
+                if bastion is not None:
+                    (ec2.start_instances if on else ec2.stop_instances)(InstanceIds=[bastion["InstanceId"]])
             case logic.SwitchRules(on):
                 events = self._clients["events"]
                 change: Callable[..., Any] = events.enable_rule if on else events.disable_rule
@@ -165,9 +171,20 @@ class Account:
         answer = self._clients["rds"].describe_db_instances(DBInstanceIdentifier=self._settings.database)
         return str(answer["DBInstances"][0]["DBInstanceStatus"])
 
-    def _bastion(self) -> str:
-        answer = self._clients["ec2"].describe_instances(InstanceIds=[self._settings.bastion])
-        return str(answer["Reservations"][0]["Instances"][0]["State"]["Name"])
+    def _bastion(self) -> dict[str, Any] | None:
+        """The newest instance that is not terminated: while one is replaced there are two."""
+        filters = [
+            {"Name": f"tag:{self._settings.bastion_tag}", "Values": [self._settings.prefix]},
+            {"Name": "instance-state-name", "Values": LIVING_INSTANCE},
+        ]
+        pages = self._clients["ec2"].get_paginator("describe_instances").paginate(Filters=filters)
+        found = [
+            instance
+            for page in pages
+            for reservation in page["Reservations"]
+            for instance in reservation["Instances"]
+        ]
+        return max(found, key=lambda instance: instance["LaunchTime"], default=None)
 
     def _rules(self) -> list[dict[str, Any]]:
         """The rules on a schedule that the environment's stacks made, which are named after them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import cache
 from typing import Any
 
 import boto3
@@ -37,13 +38,19 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
     Raises ValueError for another command, and what AWS answers when a call fails: the next invocation goes on.
     """
-    account = Account(read_settings(), {name: boto3.client(name) for name in SERVICES})
+    account = Account(read_settings(), _clients())
     command = event.get("command")
     if command is not None:
         if command not in COMMANDS:
             raise ValueError(f"command: {command!r} is neither sleep nor wake")
         account.ask(sleep=COMMANDS[command])
     return advance(account, context)
+
+
+@cache
+def _clients() -> dict[str, Any]:
+    """Made once in a container's life, for that takes half a second of a whole CPU."""
+    return {name: boto3.client(name) for name in SERVICES}
 
 
 def read_settings() -> Settings:
@@ -54,7 +61,7 @@ def read_settings() -> Settings:
         ssm_prefix=value["UPDRAFT_SSM_PREFIX"],
         cluster=value["UPDRAFT_CLUSTER"],
         database=value["UPDRAFT_DATABASE_IDENTIFIER"],
-        bastion=value["UPDRAFT_BASTION_INSTANCE_ID"],
+        bastion_tag=value["UPDRAFT_BASTION_TAG"],
         application=value["UPDRAFT_APPLICATION"],
         deployment_group=value["UPDRAFT_DEPLOYMENT_GROUP"],
         observer=value["UPDRAFT_OBSERVER"],

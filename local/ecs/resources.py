@@ -38,7 +38,7 @@ class EcsResources:
         """Register the handlers."""
         register = self._context.register_resource_type
         register(CLUSTER, self.create_cluster, self.update_cluster, self.delete_cluster)
-        register(PROVIDERS, self.put_providers, self.update_providers, lambda *_: None)
+        register(PROVIDERS, self.put_providers, self.update_providers, self.remove_providers)
         register(
             TASK_DEFINITION, self.register_definition, self.update_definition, self.deregister_definition
         )
@@ -62,16 +62,18 @@ class EcsResources:
         return physical_id, {"Arn": cluster["clusterArn"]}
 
     def delete_cluster(self, physical_id: str, _props: Props) -> None:
-        """Stop what no service owns, then DeleteCluster."""
-        for arn in self._ecs.call("ListTasks", {"cluster": physical_id})["taskArns"]:
-            self._ecs.call("StopTask", {"cluster": physical_id, "task": arn, "reason": "Cluster deleted"})
-        self._wait(lambda: not self._living_tasks(physical_id), f"tasks of {physical_id} to stop")
+        """DeleteCluster, which is refused while anything runs there: CloudFormation stops no task by itself."""
         self._ecs.call("DeleteCluster", {"cluster": physical_id})
 
     def put_providers(self, _logical_id: str, props: Props, _stack_name: str) -> tuple[str, Props]:
         """PutClusterCapacityProviders; `Ref` is the cluster."""
         self._ecs.call("PutClusterCapacityProviders", to_api("ecs", "PutClusterCapacityProviders", props))
         return props["Cluster"], {}
+
+    def remove_providers(self, physical_id: str, _props: Props) -> None:
+        """PutClusterCapacityProviders with none, which is refused while one of them is in use."""
+        request = {"cluster": physical_id, "capacityProviders": [], "defaultCapacityProviderStrategy": []}
+        self._ecs.call("PutClusterCapacityProviders", request)
 
     def update_providers(
         self, _physical_id: str, _old: Props, new: Props, stack_name: str, logical_id: str | None = None
@@ -159,14 +161,6 @@ class EcsResources:
             if time.monotonic() - started > STEADY_SECONDS:
                 raise ServiceFailedError(f"{name} did not stabilize in {STEADY_SECONDS} s: {events}")
             time.sleep(POLL_SECONDS)
-
-    def _living_tasks(self, cluster: str) -> list[Record]:
-        with self._store.lock:
-            return [
-                task
-                for task in self._store.tasks.values()
-                if task["clusterArn"].endswith(f"/{cluster}") and task["lastStatus"] != "STOPPED"
-            ]
 
     def _wait(self, done: Any, what: str) -> None:
         deadline = time.monotonic() + STEADY_SECONDS

@@ -87,13 +87,14 @@ class EcsService:
 
     def delete_cluster(self, request: Record) -> Record:
         cluster = self._cluster(request["cluster"])
-        if any(service["clusterArn"] == cluster["clusterArn"] for service in self._store.services.values()):
-            raise EcsError("ClusterContainsServicesException", "The cluster still has services.")
-        if any(
-            task["clusterArn"] == cluster["clusterArn"] and task["lastStatus"] != "STOPPED"
-            for task in self._store.tasks.values()
-        ):
-            raise EcsError("ClusterContainsTasksException", "The cluster still has running tasks.")
+        if self._services_in(cluster):
+            raise EcsError(
+                "ClusterContainsServicesException", "The Cluster cannot be deleted while Services are active."
+            )
+        if self._active_tasks_in(cluster):
+            raise EcsError(
+                "ClusterContainsTasksException", "The Cluster cannot be deleted while Tasks are active."
+            )
         del self._store.clusters[cluster["clusterName"]]
         return {"cluster": public(cluster) | {"status": "INACTIVE"}}
 
@@ -111,6 +112,18 @@ class EcsService:
 
     def put_cluster_capacity_providers(self, request: Record) -> Record:
         cluster = self._cluster(request["cluster"])
+        used = {item.get("capacityProviderName") for item in self._active_tasks_in(cluster)}
+        used |= {
+            each["capacityProvider"]
+            for service in self._services_in(cluster)
+            for each in service.get("capacityProviderStrategy", [])
+        }
+        for name in cluster["capacityProviders"]:
+            if name in used and name not in request["capacityProviders"]:
+                raise EcsError(
+                    "ResourceInUseException",
+                    f"The specified capacity provider is in use and cannot be removed: {name}",
+                )
         cluster["capacityProviders"] = request["capacityProviders"]
         cluster["defaultCapacityProviderStrategy"] = request["defaultCapacityProviderStrategy"]
         return {"cluster": public(cluster)}
@@ -172,6 +185,7 @@ class EcsService:
             "pendingCount": 0,
             "taskDefinition": definition["taskDefinitionArn"],
             "launchType": request.get("launchType", "FARGATE"),
+            "capacityProviderStrategy": request.get("capacityProviderStrategy", []),
             "serviceRegistries": request.get("serviceRegistries", []),
             "deploymentConfiguration": DEFAULT_DEPLOYMENT | request.get("deploymentConfiguration", {}),
             "networkConfiguration": request.get("networkConfiguration", {}),
@@ -198,6 +212,7 @@ class EcsService:
             service["taskDefinition"] = self._task_definition(request["taskDefinition"])["taskDefinitionArn"]
         for name in (
             "desiredCount",
+            "capacityProviderStrategy",
             "networkConfiguration",
             "serviceRegistries",
             "enableExecuteCommand",
@@ -375,6 +390,16 @@ class EcsService:
         return answer
 
     # Look-ups
+
+    def _services_in(self, cluster: Record) -> list[Record]:
+        return [item for item in self._store.services.values() if item["clusterArn"] == cluster["clusterArn"]]
+
+    def _active_tasks_in(self, cluster: Record) -> list[Record]:
+        return [
+            task
+            for task in self._store.tasks.values()
+            if task["clusterArn"] == cluster["clusterArn"] and task["lastStatus"] != "STOPPED"
+        ]
 
     def _cluster(self, reference: str | None) -> Record:
         name = (reference or "default").rpartition("/")[2]

@@ -8,6 +8,7 @@ from typing import Any
 from stacks.aws_rules.templates import Finding, Resource, Templates, as_list, is_true
 
 GROUP = "AWS::EC2::SecurityGroup"
+INSTANCE = "AWS::EC2::Instance"
 INGRESS, EGRESS = "AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress"
 ANYWHERE = ("0.0.0.0/0", "::/0")
 HTTPS, NFS = 443, 2049
@@ -156,7 +157,7 @@ def way_out(templates: Templates, subnet: Resource) -> str:
 
 def nat_instance_lets_all_out(templates: Templates) -> Iterator[Finding]:
     """What a group sends to AWS passes the NAT instance's own security groups first."""
-    for instance in templates.of("AWS::EC2::Instance"):
+    for instance in templates.of(INSTANCE):
         if is_true(instance.properties.get("SourceDestCheck", True)):
             continue
         interfaces = as_list(instance.properties.get("NetworkInterfaces")) or [
@@ -189,10 +190,10 @@ def databases_are_private(templates: Templates) -> Iterator[Finding]:
 
 
 def bastion_is_found(templates: Templates) -> Iterator[Finding]:
-    """CodeDeploy finds its instance by tags, and the instance keeps its image until somebody changes it."""
+    """CodeDeploy finds its instance by tags."""
     tags = [
         {(tag["Key"], str(tag["Value"])) for tag in as_list(instance.properties.get("Tags"))}
-        for instance in templates.of("AWS::EC2::Instance")
+        for instance in templates.of(INSTANCE)
     ]
     for group in templates.of("AWS::CodeDeploy::DeploymentGroup"):
         wanted = {
@@ -206,6 +207,20 @@ def bastion_is_found(templates: Templates) -> Iterator[Finding]:
             )
 
 
+def instances_can_be_replaced(templates: Templates) -> Iterator[Finding]:
+    """No stack takes an instance's id or address from another: both change with its image or its user data."""
+    for stack, template in templates.by_stack.items():
+        for output in template.get("Outputs", {}).values():
+            for found in templates.targets(stack, output["Value"]) if "Export" in output else ():
+                if found.type == INSTANCE:
+                    yield found.finding(
+                        "INSTANCE-EXPORTED",
+                        "is known by its id or address to another stack",
+                        "CloudFormation changes no export that is in use, so a new image could never be deployed: "
+                        "find the instance by its tag",
+                    )
+
+
 RULES = (
     nothing_from_outside,
     what_tasks_need,
@@ -213,4 +228,5 @@ RULES = (
     nat_instance_lets_all_out,
     databases_are_private,
     bastion_is_found,
+    instances_can_be_replaced,
 )

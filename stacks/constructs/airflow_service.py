@@ -65,3 +65,5 @@ class AirflowService(Construct):
             if dns_name
             else None,
         )
+        # The cluster's capacity providers stand beside it: AWS refuses to take one away that a service still uses.
+        self.service.node.add_dependency(cluster)

@@ -128,6 +128,8 @@ class Bastion(Construct):
             role=self.role,
             security_group=security_group,
             user_data=user_data,
+            # It runs once, at the first boot: changed in place, an instance would stop, start, and stay as it was.
+            user_data_causes_replacement=True,
             # `require_imdsv2` would add a launch template with a fixed name: two environments would clash.
             http_tokens=ec2.HttpTokens.REQUIRED,
             detailed_monitoring=True,

@@ -23,6 +23,7 @@ from stacks.network import NetworkStack
 from stacks.waivers import policy_of, waive, waive_each
 
 LONGEST_MIGRATION_MINUTES = 60
+MEMORY_MIB = 256
 # What has a schema of its own in the metadata database.
 WITH_SCHEMA = ("apache-airflow", "apache-airflow-providers-fab")
 
@@ -107,7 +108,12 @@ class Migration(Construct):
 
     def _build_function(self, construct_id: str, entry: str) -> lambda_.Function:
         return PythonFunction(
-            self, construct_id, name="migration", entry=entry, timeout=cdk.Duration.minutes(1)
+            self,
+            construct_id,
+            name="migration",
+            entry=entry,
+            timeout=cdk.Duration.minutes(1),
+            memory_size=MEMORY_MIB,
         ).function
 
     def _grant(

@@ -12,11 +12,16 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from stacks.config import EnvironmentConfig
+from stacks.constructs.bastion import CODEDEPLOY_TAG
 from stacks.constructs.python_function import PythonFunction, allow_parameter
 from stacks.waivers import policy_of, waive
 
 # Every stack, the ones that an environment may not have included.
 STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking")
+# Clients of nine services take 90 MiB and half a second of a whole CPU, and Lambda gives CPU by the memory (1769 MiB
+# are one): with its default of 128 MiB the function would run out of memory or of time. The observer has one client.
+OBSERVER_MEMORY_MIB = 256
+SLEEPER_MEMORY_MIB = 512
 PARAMETERS = {"state": "awake", "wanted": "awake", "memory": "{}"}
 LISTED = (
     "TrainingJobs",
@@ -43,7 +48,6 @@ class Sleep(Construct):
         cluster: str,
         database_arn: str,
         database_identifier: str,
-        bastion_instance_id: str,
         in_vpc: dict[str, Any],
     ) -> None:
         super().__init__(scope, construct_id)
@@ -55,6 +59,7 @@ class Sleep(Construct):
             name="sleep",
             entry="observe",
             timeout=cdk.Duration.seconds(30),
+            memory_size=OBSERVER_MEMORY_MIB,
             retry_attempts=0,
             **in_vpc,
         ).function
@@ -64,13 +69,14 @@ class Sleep(Construct):
             name="sleep",
             entry="handler",
             timeout=cdk.Duration.minutes(1),
+            memory_size=SLEEPER_MEMORY_MIB,
             retry_attempts=0,
             environment={
                 "UPDRAFT_PREFIX": config.prefix,
                 "UPDRAFT_SSM_PREFIX": config.ssm_prefix,
                 "UPDRAFT_CLUSTER": cluster,
                 "UPDRAFT_DATABASE_IDENTIFIER": database_identifier,
-                "UPDRAFT_BASTION_INSTANCE_ID": bastion_instance_id,
+                "UPDRAFT_BASTION_TAG": CODEDEPLOY_TAG,
                 "UPDRAFT_APPLICATION": f"{config.prefix}-dags",
                 "UPDRAFT_DEPLOYMENT_GROUP": f"{config.prefix}-bastion",
                 "UPDRAFT_OBSERVER": self.observer.function_name,
@@ -80,7 +86,7 @@ class Sleep(Construct):
         self.observer.grant_invoke(self.function)
         for statement in [
             *self._service_statements(cluster),
-            *self._instance_statements(database_arn, bastion_instance_id),
+            *self._instance_statements(database_arn),
             *self._looking_statements(),
         ]:
             self.function.add_to_role_policy(statement)
@@ -107,9 +113,9 @@ class Sleep(Construct):
         )
         waive(
             policy_of(self.function.role),
-            "This environment's services, tasks, rules and stacks, whose ids aren't known before; and what takes no "
-            "resource: ecs:ListServices and ecs:ListTasks (within the cluster), ec2:DescribeInstances, "
-            "events:ListRules, SageMaker's lists",
+            "This environment's services, tasks, rules and stacks, and its bastion by a tag, whose ids aren't known "
+            "before; and what takes no resource: ecs:ListServices and ecs:ListTasks (within the cluster), "
+            "ec2:DescribeInstances, events:ListRules, SageMaker's lists",
             "AwsSolutions-IAM5",
         )
 
@@ -181,14 +187,19 @@ class Sleep(Construct):
             ),
         ]
 
-    def _instance_statements(self, database_arn: str, bastion: str) -> list[iam.PolicyStatement]:
-        instance = self._stack.format_arn(service="ec2", resource="instance", resource_name=bastion)
+    def _instance_statements(self, database_arn: str) -> list[iam.PolicyStatement]:
+        instances = self._stack.format_arn(service="ec2", resource="instance", resource_name="*")
         return [
             iam.PolicyStatement(
                 actions=["rds:DescribeDBInstances", "rds:StartDBInstance", "rds:StopDBInstance"],
                 resources=[database_arn],
             ),
-            iam.PolicyStatement(actions=["ec2:StartInstances", "ec2:StopInstances"], resources=[instance]),
+            # By its tag: with its id, which another stack would have to export, it could never be replaced.
+            iam.PolicyStatement(
+                actions=["ec2:StartInstances", "ec2:StopInstances"],
+                resources=[instances],
+                conditions={"StringEquals": {f"aws:ResourceTag/{CODEDEPLOY_TAG}": self._config.prefix}},
+            ),
             # AWS has nothing narrower for describing instances.
             iam.PolicyStatement(actions=["ec2:DescribeInstances"], resources=["*"]),
         ]

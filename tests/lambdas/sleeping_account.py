@@ -29,7 +29,7 @@ SETTINGS = Settings(
     ssm_prefix="/updraft/dev",
     cluster=PREFIX,
     database="db",
-    bastion="i-1",
+    bastion_tag="updraft:codedeploy",
     application="dags",
     deployment_group="bastion",
     observer="observer",
@@ -58,6 +58,7 @@ class Environment:
         self.control = names[0] if merged else "scheduler"
         self.database, self.database_at = "available", 0.0
         self.bastion, self.bastion_at = "running", 0.0
+        self.replaced: list[str] = []  # the states of the instances before it
         self.rules = {f"{PREFIX}-scaling-EveryMinute": True, f"{PREFIX}-airflow-Reap": True}
         self.parameters: dict[str, str] = {}
         self.runs: list[Run] = []
@@ -286,14 +287,30 @@ class Operations:
             self._world.forbid("the database stopped")
         self._world.database, self._world.database_at = passing, self._world.now + seconds
 
-    def describe_instances(self, **_: Any) -> Any:
-        return {"Reservations": [{"Instances": [{"State": {"Name": self._world.bastion}}]}]}
+    def describe_instances(self, *, Filters: list[dict[str, Any]]) -> Any:
+        wanted = {each["Name"]: each["Values"] for each in Filters}
+        assert wanted.pop("tag:updraft:codedeploy") == [PREFIX]
+        found = [
+            {
+                "InstanceId": f"i-{number}",
+                "State": {"Name": state},
+                "LaunchTime": datetime.fromtimestamp(number, UTC),
+            }
+            for number, state in enumerate([*self._world.replaced, self._world.bastion])
+            if state in wanted["instance-state-name"]
+        ]
+        return {"Reservations": [{"Instances": [instance]} for instance in found]}
 
-    def stop_instances(self, **_: Any) -> Any:
+    def _require_newest(self, instance_ids: list[str]) -> None:
+        assert instance_ids == [f"i-{len(self._world.replaced)}"]
+
+    def stop_instances(self, *, InstanceIds: list[str]) -> Any:
+        self._require_newest(InstanceIds)
         self._world.forbid("the bastion stopped")
         self._world.bastion, self._world.bastion_at = "stopping", self._world.now + 40
 
-    def start_instances(self, **_: Any) -> Any:
+    def start_instances(self, *, InstanceIds: list[str]) -> Any:
+        self._require_newest(InstanceIds)
         if self._world.bastion != "stopped":
             raise refuse("IncorrectInstanceState", "StartInstances")
         self._world.bastion, self._world.bastion_at = "pending", self._world.now + 40

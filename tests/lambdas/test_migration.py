@@ -68,6 +68,10 @@ def test_task_that_is_not_there_is_told_with_the_reason(read: Any) -> None:
         read({"tasks": [], "failures": [{"reason": "RESOURCE:MEMORY"}]})
 
 
+def test_task_that_ecs_does_not_know_yet_is_waited_for() -> None:
+    assert logic.exit_code({"tasks": [], "failures": [{"arn": "task/one", "reason": "MISSING"}]}) is None
+
+
 def test_both_sides_mean_the_same_by_an_exit_code() -> None:
     assert logic.EXIT_SERVICES_MUST_STOP == migrate.EXIT_SERVICES_MUST_STOP
     assert logic.EXIT_SCHEMA_IS_NEWER == migrate.EXIT_SCHEMA_IS_NEWER

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lambdas.sleep import handler, logic
-from lambdas.sleep.account import Account
+from lambdas.sleep.account import SERVICES, Account
 from lambdas.sleep.logic import Memory, Observed, Service, Work, decide
 from tests.lambdas.sleeping_account import SETTINGS, Clients, Environment
 
@@ -234,6 +234,28 @@ def looked(sleeper: Sleeper) -> Observed:
     return sleeper.account.observe(sleeper.world.now)
 
 
+@pytest.mark.parametrize("old", ["terminated", "shutting-down", "stopping"])
+def test_a_replaced_bastion_sleeps_and_wakes_in_place_of_the_old_one(old: str) -> None:
+    sleeper = Sleeper(8)
+    world = sleeper.world
+    world.tagged_at += 30 * 86_400
+    world.replaced = [old]
+    sleeper.ask(sleep=True)
+    assert sleeper.settle()
+    sleeper.ask(sleep=False)
+    assert sleeper.settle()
+    assert world.bastion == "running"
+
+
+def test_without_a_bastion_it_says_so_and_waits() -> None:
+    sleeper = Sleeper(8)
+    sleeper.world.bastion = "terminated"
+    assert sleeper.account.observe(sleeper.world.now).bastion == "terminated"
+    assert decide(seen(database="stopped", bastion="terminated", rules=frozenset({False}), services=())) == (
+        logic.Decision(reason="the bastion is terminated")
+    )
+
+
 # The rules one by one
 
 
@@ -290,6 +312,17 @@ def test_counts_are_remembered_before_the_first_service_goes() -> None:
 
 def test_an_unknown_command_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handler, "read_settings", lambda: SETTINGS)
-    monkeypatch.setattr(boto3, "client", lambda name: SimpleNamespace(name=name))
+    monkeypatch.setattr(handler, "_clients", dict)
     with pytest.raises(ValueError, match="'nap' is neither sleep nor wake"):
         handler.handler({"command": "nap"}, CONTEXT)
+
+
+def test_a_container_makes_its_clients_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(boto3, "client", made.append)
+    handler._clients.cache_clear()
+    try:
+        assert handler._clients() is handler._clients()
+    finally:
+        handler._clients.cache_clear()
+    assert sorted(made) == sorted(SERVICES)

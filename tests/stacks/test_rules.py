@@ -31,6 +31,7 @@ IN_EVERY_RUN = (
     "worker-as-a-service",
     "public-bucket",
     "bastion-without-tag",
+    "bastion-id-in-another-stack",
     "fargate-cpu",
 )
 VARIANTS = {

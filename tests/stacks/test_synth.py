@@ -295,3 +295,50 @@ def test_containers_run_read_only_with_the_volumes_of_their_image(environment: s
             # No two containers of a task write to one volume.
             empty -= {mount["SourceVolume"] for mount in container["MountPoints"]}
         assert not empty
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_sleep_reaches_the_bastion_by_its_tag_alone(environment: str) -> None:
+    found = [
+        statement
+        for statement in statements(environment)
+        if {"ec2:StartInstances", "ec2:StopInstances"} & set(statement["Action"])
+    ]
+    [statement] = found
+    tag = {"aws:ResourceTag/updraft:codedeploy": f"updraft-{environment}"}
+    assert statement["Condition"] == {"StringEquals": tag}
+    assert json.dumps(statement["Resource"]).endswith(':instance/*"]]}')
+    [(_, bastion)] = resources(environment, "AWS::EC2::Instance")
+    tags = {each["Key"]: each["Value"] for each in bastion["Properties"]["Tags"]}
+    assert tags["updraft:codedeploy"] == f"updraft-{environment}"
+
+
+def test_other_user_data_makes_another_bastion() -> None:
+    values = assemblies.values_of("dev")
+    again = assemblies.synthesize("dev", values)
+    other = assemblies.synthesize("dev", assemblies.changed(values, network={"nat": "gateway"}))
+    [(first, _)] = resources("dev", "AWS::EC2::Instance")
+    assert [name for name, _ in assemblies.resources(again, "AWS::EC2::Instance")] == [first]
+    assert [name for name, _ in assemblies.resources(other, "AWS::EC2::Instance")] != [first]
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_capacity_providers_outlive_the_services_that_use_them(environment: str) -> None:
+    airflow = {"airflow": assemblies.templates(environment)["airflow"]}
+    [(providers, _)] = assemblies.resources(airflow, "AWS::ECS::ClusterCapacityProviderAssociations")
+    services = list(assemblies.resources(airflow, "AWS::ECS::Service"))
+    assert services
+    assert [name for name, service in services if providers not in service["DependsOn"]] == []
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_no_function_of_ours_has_lambdas_default_memory(environment: str) -> None:
+    memory = {
+        name: function["Properties"].get("MemorySize", 128)
+        for name, function in resources(environment, "AWS::Lambda::Function")
+        if str(function["Properties"]["Handler"]).startswith("lambdas.")
+    }
+    assert len(memory) >= 6
+    assert {name: size for name, size in memory.items() if size < 256} == {}
+    [sleeper] = [size for name, size in memory.items() if name.startswith("SleepSleeper")]
+    assert sleeper >= 512
