@@ -50,6 +50,14 @@ def _(draft: Draft) -> None:
     draft.properties("AWS::RDS::DBInstance")["DeletionProtection"] = False
 
 
+@template("alarm-topic-without-cloudwatch", "CloudWatch may not publish: the alarm rings and nobody hears it")
+def _(draft: Draft) -> None:
+    document = draft.properties("AWS::SNS::TopicPolicy", "Reaper")["PolicyDocument"]
+    document["Statement"] = [
+        statement for statement in document["Statement"] if statement["Effect"] == "Deny"
+    ]
+
+
 @template("broker-without-tls", "ElastiCache takes a password only with TLS")
 def _(draft: Draft) -> None:
     draft.properties("AWS::ElastiCache::ReplicationGroup")["TransitEncryptionEnabled"] = False

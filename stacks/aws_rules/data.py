@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from stacks.aws_rules.statements import allowed
 from stacks.aws_rules.templates import Finding, Templates, as_list, is_true
@@ -19,6 +20,7 @@ PUBLIC_ACCESS_BLOCK = {
 SQS_VISIBILITY_SECONDS = 43_200
 # Airflow's tasks run for hours; a shorter visibility timeout hands a running one out again.
 SHORTEST_VISIBILITY_SECONDS = 3_600
+ALARM_ACTIONS = ("AlarmActions", "OKActions", "InsufficientDataActions")
 WRITES = ("elasticfilesystem:ClientWrite", "elasticfilesystem:ClientRootAccess")
 
 
@@ -219,6 +221,10 @@ def log_groups(templates: Templates) -> Iterator[Finding]:
                 f"is encrypted with {key.id}, whose policy doesn't know CloudWatch Logs",
                 "Let logs.<region>.amazonaws.com use the key",
             )
+
+
+def topics(templates: Templates) -> Iterator[Finding]:
+    """CloudWatch can publish to the topics of alarms: with their key, and by their policy."""
     for topic in templates.of("AWS::SNS::Topic"):
         if "alias/aws/sns" in json.dumps(topic.properties.get("KmsMasterKeyId", "")):
             yield topic.finding(
@@ -226,6 +232,37 @@ def log_groups(templates: Templates) -> Iterator[Finding]:
                 "is encrypted with AWS's own key",
                 "Alarms can't publish to it: take a key of your own",
             )
+    alarmed = {
+        topic
+        for alarm in templates.of("AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm")
+        for actions in ALARM_ACTIONS
+        for topic in templates.targets(alarm.stack, alarm.properties.get(actions))
+        if topic.type == "AWS::SNS::Topic"
+    }
+    for topic in alarmed:
+        statements = [
+            statement
+            for policy in templates.of("AWS::SNS::TopicPolicy")
+            if topic in templates.targets(policy.stack, policy.properties["Topics"])
+            for statement in as_list(policy.properties["PolicyDocument"]["Statement"])
+        ]
+        # Without any policy SNS makes one that lets the account's alarms publish; a policy of ours replaces it.
+        if statements and not any(_lets_cloudwatch_publish(statement) for statement in statements):
+            yield topic.finding(
+                "ALARM-TOPIC",
+                "has a policy that does not let CloudWatch publish: its alarms reach nobody",
+                "Allow cloudwatch.amazonaws.com sns:Publish",
+            )
 
 
-RULES = (buckets, databases, brokers, queues, file_systems, secrets, log_groups)
+def _lets_cloudwatch_publish(statement: Mapping[str, Any]) -> bool:
+    principal = statement.get("Principal")
+    services = as_list(principal.get("Service")) if isinstance(principal, dict) else []
+    return (
+        statement["Effect"] == "Allow"
+        and "cloudwatch.amazonaws.com" in services
+        and "sns:Publish" in as_list(statement.get("Action"))
+    )
+
+
+RULES = (buckets, databases, brokers, queues, file_systems, secrets, log_groups, topics)
