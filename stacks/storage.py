@@ -92,7 +92,8 @@ class StorageStack(cdk.Stack):
         return secret
 
     def _build_database(self, config: EnvironmentConfig, network: NetworkStack) -> rds.DatabaseInstance:
-        engine = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.of("17.6", "17"))
+        # The major alone: RDS takes its default minor. AWS stops creating old minors every few months.
+        engine = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_17)
         settings = config.database
         exports = self._build_database_logs(config) if config.hardened else []
         database = rds.DatabaseInstance(

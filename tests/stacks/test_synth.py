@@ -90,6 +90,16 @@ def test_database_is_encrypted_and_takes_only_tls(environment: str) -> None:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_database_names_no_minor_version_that_aws_withdraws(environment: str) -> None:
+    [(_, database)] = resources(environment, "AWS::RDS::DBInstance")
+    assert database["Properties"]["EngineVersion"] == "17"
+    assert database["Properties"]["AutoMinorVersionUpgrade"] is True
+    assert "AllowMajorVersionUpgrade" not in database["Properties"]
+    [(_, parameters)] = resources(environment, "AWS::RDS::DBParameterGroup")
+    assert parameters["Properties"]["Family"] == "postgres17"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_alarms_may_publish_to_their_topic(environment: str) -> None:
     told = {
         topic["Ref"]
