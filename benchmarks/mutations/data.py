@@ -50,6 +50,11 @@ def _(draft: Draft) -> None:
     draft.properties("AWS::RDS::DBInstance")["DeletionProtection"] = False
 
 
+@template("kept-by-a-failed-creation", "the next deployment finds its secret's name taken", base="prod")
+def _(draft: Draft) -> None:
+    draft.body("AWS::SecretsManager::Secret", "WarehouseConnection")["DeletionPolicy"] = "Retain"
+
+
 @template("alarm-topic-without-cloudwatch", "CloudWatch may not publish: the alarm rings and nobody hears it")
 def _(draft: Draft) -> None:
     document = draft.properties("AWS::SNS::TopicPolicy", "Reaper")["PolicyDocument"]

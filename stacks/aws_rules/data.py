@@ -81,7 +81,7 @@ def databases(templates: Templates) -> Iterator[Finding]:
             database.stack, properties.get("MasterUserPassword", "{{resolve:secretsmanager:")
         ):
             yield database.finding("SECRET-IN-CLEAR", "has its password in the clear", "Generate a secret")
-        kept = database.body.get("DeletionPolicy") in ("Retain", "Snapshot")
+        kept = database.body.get("DeletionPolicy") in ("Retain", "RetainExceptOnCreate", "Snapshot")
         if int(properties.get("BackupRetentionPeriod", 1)) >= 7 and not kept:
             yield database.finding(
                 "RDS-KEEP",
@@ -265,4 +265,15 @@ def _lets_cloudwatch_publish(statement: Mapping[str, Any]) -> bool:
     )
 
 
-RULES = (buckets, databases, brokers, queues, file_systems, secrets, log_groups, topics)
+def kept_resources(templates: Templates) -> Iterator[Finding]:
+    """What is kept goes nevertheless with a first creation that failed."""
+    for resource in templates:
+        if resource.body.get("DeletionPolicy") == "Retain":
+            yield resource.finding(
+                "RETAIN",
+                "stays behind when its creation is rolled back",
+                "The next deployment would meet its name: take RetainExceptOnCreate",
+            )
+
+
+RULES = (buckets, databases, brokers, queues, file_systems, secrets, log_groups, topics, kept_resources)
