@@ -44,6 +44,11 @@ def _(draft: Draft) -> None:
     draft.properties("AWS::RDS::DBInstance")["MasterUserPassword"] = "correct horse battery staple"
 
 
+@template("database-of-a-minor-version", "a first deployment fails once AWS has withdrawn that version")
+def _(draft: Draft) -> None:
+    draft.properties("AWS::RDS::DBInstance")["EngineVersion"] = "17.6"
+
+
 @template("prod-database-goes-with-its-stack", "a destroy takes the history of every run", base="prod")
 def _(draft: Draft) -> None:
     draft.body("AWS::RDS::DBInstance")["DeletionPolicy"] = "Delete"

@@ -58,7 +58,7 @@ def buckets(templates: Templates) -> Iterator[Finding]:
 
 
 def databases(templates: Templates) -> Iterator[Finding]:
-    """Encrypted, TLS forced, IAM log-in, no password in the template; a protected one is kept."""
+    """Encrypted, TLS forced, IAM log-in, no password in the template, no minor version; a protected one is kept."""
     forced = {
         parameters.id
         for parameters in templates.of("AWS::RDS::DBParameterGroup")
@@ -81,6 +81,13 @@ def databases(templates: Templates) -> Iterator[Finding]:
             database.stack, properties.get("MasterUserPassword", "{{resolve:secretsmanager:")
         ):
             yield database.finding("SECRET-IN-CLEAR", "has its password in the clear", "Generate a secret")
+        version = str(properties.get("EngineVersion", ""))
+        if "." in version:
+            yield database.finding(
+                "RDS-VERSION",
+                f"names the minor version {version}, which AWS will stop creating",
+                "Name the major one alone: RDS takes its default minor version",
+            )
         kept = database.body.get("DeletionPolicy") in ("Retain", "RetainExceptOnCreate", "Snapshot")
         if int(properties.get("BackupRetentionPeriod", 1)) >= 7 and not kept:
             yield database.finding(
