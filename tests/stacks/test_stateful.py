@@ -82,7 +82,7 @@ def test_secrets_keep_their_logical_ids_and_generators(environment: str) -> None
     # CDK puts a digest of the rules at the end of this id: with other rules it would be another secret.
     assert owner.endswith("39c2ccd07b4ac2f792d6cd34200bf889")
     assert found.pop(owner) == DATABASE_OWNER
-    warehouse = found.pop(WAREHOUSE)
+    warehouse = dict(found.pop(WAREHOUSE))
     # The template names the database's address, which never changes while the database lives.
     assert '"login": "warehouse"' in json.dumps(warehouse.pop("SecretStringTemplate")).replace("\\", "")
     assert warehouse == {"ExcludePunctuation": True, "GenerateStringKey": "password", "PasswordLength": 32}
