@@ -11,11 +11,13 @@ from pathlib import Path
 from local import processes
 from ops.bootstrap import NODE_DIRECTORY, ROOT, TOOLS, ensure_node, environment_python
 from ops.console import OperatorError, say
-from ops.target import Target, local_paths
+from ops.target import STACKS, Target, local_paths
 
 # Lines of the CLI that tell a person how far it is; everything it prints is in the log.
 TELLING = re.compile(r"^\s*(✅|❌|⏳|.*: (deploying|destroying|creating|updating)\b|.*failed)", re.IGNORECASE)
 CDK = "cdk-"
+# Of a stack that was never complete; one that fails at a later deployment goes back and keeps what it had.
+FAILED_CREATION = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -44,12 +46,63 @@ def bootstrap(target: Target) -> None:
 
 def deploy(target: Target, *, only: Sequence[str] = ()) -> None:
     """Deploy stacks from a synthesized assembly in the order of their dependencies: every one, or `only` these."""
+    free_failed_creations(target)
     stacks = ["--exclusively", *only] if only else ["--all"]
     run_cdk(
         target,
         ["deploy", *stacks, "--require-approval", "never", "--app", str(assembly_directory(target))]
         + ["--progress", "events", "--concurrency", "3"],
     )
+
+
+def free_failed_creations(target: Target) -> None:
+    """Let the CLI make those stacks again whose very first creation failed: nothing in them is anybody's data.
+
+    The CLI deletes such a stack before it makes it anew, but it has protected the stack against that before it made
+    anything in it. Raises OperatorError where the stack's database is protected too.
+    """
+    cloudformation = target.client("cloudformation")
+    names = {f"{target.prefix}-{short}" for short in STACKS}
+    stacks = [
+        stack
+        for page in cloudformation.get_paginator("describe_stacks").paginate()
+        for stack in page["Stacks"]
+        if stack["StackName"] in names and stack["StackStatus"] in FAILED_CREATION
+    ]
+    for stack in stacks:
+        name = stack["StackName"]
+        for database in _protected_databases(target, name):
+            raise OperatorError(
+                f"the first creation of {name} failed, and its database {database} is protected against deletion. "
+                "No deployment was ever complete, so nothing of Airflow's is in it. Lift the protection, and deploy "
+                f"again: aws rds modify-db-instance --region {target.config.region} "
+                f"--db-instance-identifier {database} --no-deletion-protection --apply-immediately"
+            )
+        if stack.get("EnableTerminationProtection"):
+            cloudformation.update_termination_protection(StackName=name, EnableTerminationProtection=False)
+            say(f"  {name}: its first creation failed; its termination protection is lifted to make it again")
+
+
+def _protected_databases(target: Target, stack: str) -> list[str]:
+    """What RDS refuses to delete, of the databases that are left in a stack."""
+    resources = target.client("cloudformation").describe_stack_resources(StackName=stack)["StackResources"]
+    left = [
+        resource["PhysicalResourceId"]
+        for resource in resources
+        if resource["ResourceType"] == "AWS::RDS::DBInstance"
+        and resource["ResourceStatus"] != "DELETE_COMPLETE"
+        and resource.get("PhysicalResourceId")
+    ]
+    rds = target.client("rds")
+    return [
+        instance["DBInstanceIdentifier"]
+        for identifier in left
+        # By a filter: asked by its name, one that is gone would be an error.
+        for instance in rds.describe_db_instances(
+            Filters=[{"Name": "db-instance-id", "Values": [identifier]}]
+        )["DBInstances"]
+        if instance["DeletionProtection"]
+    ]
 
 
 def diff(target: Target) -> str:

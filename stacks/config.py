@@ -34,6 +34,9 @@ EMULATED_ACCOUNT = "000000000000"
 CONTROL_PLANE = {"webserver", "scheduler", "dag_processor", "triggerer"}
 LOG_RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
 
+# Where new accounts don't have the zones a, b and c: those that they have.
+ZONE_LETTERS = {"ap-northeast-1": "acd", "ca-central-1": "abd"}
+
 # Hyphens only inside and only single, as RDS wants them; none in an environment's name, so that no two pairs of
 # project and environment make the same prefix.
 ProjectName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=16)]
@@ -106,7 +109,10 @@ class EnvironmentConfig(Section):
     def zones(self) -> list[str]:
         if self.network.existing is not None:
             return self.network.existing.availability_zones
-        return [f"{self.region}{letter}" for letter in "abc"[: self.network.availability_zones]]
+        if self.network.availability_zone_names is not None:
+            return self.network.availability_zone_names
+        letters = ZONE_LETTERS.get(self.region, "abc")
+        return [f"{self.region}{letter}" for letter in letters[: self.network.availability_zones]]
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
@@ -149,6 +155,12 @@ class EnvironmentConfig(Section):
         for zone in self.network.existing.availability_zones if self.network.existing else ():
             if zone[:-1] != self.region:
                 yield f"network.existing.availability_zones: {zone} is not in {self.region}"
+        for zone in self.network.availability_zone_names or ():
+            if not re.fullmatch(f"{self.region}[a-z]", zone):
+                yield (
+                    f"network.availability_zone_names: {zone} is no zone of {self.region}; see those of your "
+                    f"account: aws ec2 describe-availability-zones --region {self.region}"
+                )
 
     def _tracking_mistakes(self) -> Iterator[str]:
         url = self.tracking.openlineage_url

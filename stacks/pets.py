@@ -15,6 +15,7 @@ from stacks.config import EnvironmentConfig
 from stacks.constructs.image_context import Image
 from stacks.constructs.pets_build import PetsBuild
 from stacks.constructs.pets_service import NAME, PetsService
+from stacks.constructs.removal import data_removal_policy
 from stacks.constructs.security_groups import PETS as PORT
 from stacks.network import NetworkStack
 from stacks.sections import Pets
@@ -76,8 +77,7 @@ class PetsStack(cdk.Stack):
             model_package_group_name=f"{self._config.prefix}-pets",
             model_package_group_description="Models that tell cats from dogs",
         )
-        if self._config.keep_data_on_destroy:
-            group.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+        group.apply_removal_policy(data_removal_policy(self._config))
         return group
 
     def _build_build(self, storage: StorageStack) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 from zoneinfo import available_timezones
 
@@ -54,6 +55,9 @@ class Network(Section):
 
     cidr: str = "10.0.0.0/16"
     availability_zones: int = Field(default=2, ge=2, le=3)
+    availability_zone_names: list[str] | None = Field(
+        default=None, description="As many as availability_zones; without them the region's first"
+    )
     nat: Literal["gateway", "gateway_per_az", "instance", "none"] = "gateway"
     bastion_instance_type: Annotated[str, StringConstraints(pattern=r"^[a-z]+\d+g[a-z]*\.[a-z0-9]+$")] = (
         "t4g.micro"
@@ -76,13 +80,25 @@ class Network(Section):
         except ValueError as error:
             mistakes.append(f"cidr: {self.cidr} is not an IPv4 network such as 10.0.0.0/16 ({error})")
         if self.existing is not None:
-            given = sorted(self.model_fields_set & {"cidr", "availability_zones", "nat"})
+            new = {"cidr", "availability_zones", "availability_zone_names", "nat"}
+            given = sorted(self.model_fields_set & new)
             mistakes += [
                 f"{key}: belongs to a new VPC; remove it, or remove network.existing" for key in given
             ]
+        elif self.availability_zone_names is not None:
+            mistakes += self._misnamed(self.availability_zone_names)
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
+
+    def _misnamed(self, names: list[str]) -> Iterator[str]:
+        if len(set(names)) != len(names):
+            yield f"availability_zone_names: {', '.join(names)} has one twice"
+        elif len(names) != self.availability_zones:
+            yield (
+                f"availability_zone_names: {len(names)} came, and availability_zones is {self.availability_zones}; "
+                "name as many"
+            )
 
 
 class Database(Section):

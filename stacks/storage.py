@@ -19,6 +19,7 @@ from stacks.config import EnvironmentConfig
 from stacks.constructs.broker import Broker
 from stacks.constructs.log_group import log_group
 from stacks.constructs.private_bucket import PrivateBucket
+from stacks.constructs.removal import data_removal_policy
 from stacks.network import NetworkStack
 from stacks.waivers import waive
 
@@ -42,9 +43,7 @@ class StorageStack(cdk.Stack):
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, construct_id, termination_protection=config.keep_data_on_destroy, **kwargs)
-        self._removal_policy = (
-            cdk.RemovalPolicy.RETAIN if config.keep_data_on_destroy else cdk.RemovalPolicy.DESTROY
-        )
+        self._removal_policy = data_removal_policy(config)
         self.database = self._build_database(config, network)
         self.broker = Broker(self, "Broker", config=config, network=network, generate=self._build_secret)
         self.logs = PrivateBucket(
@@ -92,7 +91,8 @@ class StorageStack(cdk.Stack):
         return secret
 
     def _build_database(self, config: EnvironmentConfig, network: NetworkStack) -> rds.DatabaseInstance:
-        engine = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.of("17.6", "17"))
+        # The major alone: RDS takes its default minor. AWS stops creating old minors every few months.
+        engine = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_17)
         settings = config.database
         exports = self._build_database_logs(config) if config.hardened else []
         database = rds.DatabaseInstance(

@@ -19,6 +19,7 @@ from stacks.constructs.image_context import Image
 from stacks.constructs.notebook import Notebook
 from stacks.constructs.private_bucket import allow_objects
 from stacks.constructs.reaper import Reaper
+from stacks.constructs.removal import data_removal_policy
 from stacks.constructs.spark import SparkOnEmr, SparkTask
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
@@ -132,8 +133,7 @@ class WorkflowsStack(cdk.Stack):
             model_package_group_name=f"{self._config.prefix}-{name}",
             model_package_group_description=description,
         )
-        if self._config.keep_data_on_destroy:
-            group.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+        group.apply_removal_policy(data_removal_policy(self._config))
         return group
 
     def _build_job_role(self, storage: StorageStack) -> iam.Role:

@@ -44,10 +44,28 @@ def _(draft: Draft) -> None:
     draft.properties("AWS::RDS::DBInstance")["MasterUserPassword"] = "correct horse battery staple"
 
 
+@template("database-of-a-minor-version", "a first deployment fails once AWS has withdrawn that version")
+def _(draft: Draft) -> None:
+    draft.properties("AWS::RDS::DBInstance")["EngineVersion"] = "17.6"
+
+
 @template("prod-database-goes-with-its-stack", "a destroy takes the history of every run", base="prod")
 def _(draft: Draft) -> None:
     draft.body("AWS::RDS::DBInstance")["DeletionPolicy"] = "Delete"
     draft.properties("AWS::RDS::DBInstance")["DeletionProtection"] = False
+
+
+@template("kept-by-a-failed-creation", "the next deployment finds its secret's name taken", base="prod")
+def _(draft: Draft) -> None:
+    draft.body("AWS::SecretsManager::Secret", "WarehouseConnection")["DeletionPolicy"] = "Retain"
+
+
+@template("alarm-topic-without-cloudwatch", "CloudWatch may not publish: the alarm rings and nobody hears it")
+def _(draft: Draft) -> None:
+    document = draft.properties("AWS::SNS::TopicPolicy", "Reaper")["PolicyDocument"]
+    document["Statement"] = [
+        statement for statement in document["Statement"] if statement["Effect"] == "Deny"
+    ]
 
 
 @template("broker-without-tls", "ElastiCache takes a password only with TLS")

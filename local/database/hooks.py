@@ -25,6 +25,8 @@ Response = tuple[int, dict[str, str], bytes]
 Handler = Callable[[Parameters], Response]
 
 TYPE = "AWS::RDS::DBInstance"
+# RDS takes a major version alone for its default minor, and always tells both.
+DEFAULT_MINOR = "6"
 # States in which a crash may leave an instance that its owner wants to run.
 WANTED_STATES = {"available", "creating", "starting", "rebooting", "modifying"}
 
@@ -76,6 +78,12 @@ def check_new_instance(record: Record) -> None:
     check_master_user(record["MasterUsername"])
     check_password(record["_MasterUserPassword"])
     memory_bytes(record["DBInstanceClass"])
+
+
+def complete_version(record: Record) -> None:
+    """Give a record that was asked for with a major version alone its minor one."""
+    if "." not in record["EngineVersion"]:
+        record["EngineVersion"] += f".{DEFAULT_MINOR}"
 
 
 def check_password(password: str) -> None:
@@ -135,6 +143,7 @@ class RdsHooks:
         except ValueError as error:
             del rds._instances[identifier]
             return _response(rds._error("InvalidParameterValue", str(error), 400))
+        complete_version(record)
         self._set_endpoint(record)
         record["DBInstanceStatus"] = "creating"
         response = _answer("CreateDBInstance", record)
@@ -168,6 +177,8 @@ class RdsHooks:
             return _response(rds._error("InvalidParameterValue", str(error), 400))
         before = record["DBInstanceClass"] if record else None
         answer = self._modify(parameters)
+        if record:
+            complete_version(record)
         if record and record["DBInstanceClass"] != before and record["DBInstanceStatus"] == "available":
             record["DBInstanceStatus"] = "modifying"
             self._in_background(record, self._start_recorded)
@@ -206,6 +217,7 @@ class RdsHooks:
             if missing := [name for name in ("MasterUsername", "MasterUserPassword") if not props.get(name)]:
                 raise ValueError(f"{TYPE}: {', '.join(missing)} is required by the local data plane")
             check_new_instance(record)
+            complete_version(record)
             self._set_endpoint(record)
             record["DBInstanceStatus"] = "creating"
             self._plane.start_instance(self._spec(record))
@@ -226,6 +238,7 @@ class RdsHooks:
             memory_bytes(new["DBInstanceClass"])
         identifier, _ = self._cloudformation_update(physical_id, old, new, stack_name, logical_id)
         record: Record = rds._instances[identifier]
+        complete_version(record)
         self._set_endpoint(record)
         if identifier == physical_id and record["DBInstanceStatus"] == "available":
             if old.get("DBInstanceClass") != new.get("DBInstanceClass"):

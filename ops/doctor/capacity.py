@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -9,13 +10,16 @@ from email.utils import parsedate_to_datetime
 
 from ops.doctor.account import Account
 from ops.doctor.check import Check, Finding, NotApplicableError, require_awake
-from stacks.config import ROOT
+from stacks.config import ROOT, EnvironmentConfig
 
 # AWS refuses a signature that is five minutes off; Airflow's tokens allow far less.
 MOST_SKEW = timedelta(seconds=30)
 LEAST_FREE_MIB = 1024
 MOST_EFS_GIB = 50
 WATCHED = timedelta(minutes=30)
+# vCPUs at once in a region, by the codes of AWS's service quotas: 6 in a new account.
+ON_DEMAND_QUOTA = "L-3032A538"
+SPOT_QUOTA = "L-36FBB829"
 
 
 def quotas(account: Account) -> Iterator[Finding]:
@@ -38,6 +42,46 @@ def quotas(account: Account) -> Iterator[Finding]:
                     "ask for more: aws service-quotas request-service-quota-increase --service-code sagemaker "
                     f"--quota-code {quota['QuotaCode']} --desired-value 1",
                 )
+
+
+def fargate(account: Account) -> Iterator[Finding]:
+    """A new account has a quota of few vCPUs on Fargate; tasks beyond it never start."""
+    wanted = _fargate_vcpus(account.config)
+    pages = (
+        account.client("service-quotas").get_paginator("list_service_quotas").paginate(ServiceCode="fargate")
+    )
+    for quota in (quota for page in pages for quota in page["Quotas"]):
+        services, workers = wanted.get(quota["QuotaCode"], (0.0, 0.0))
+        needed = 2 * services + workers
+        if quota["Value"] < needed:
+            yield Finding(
+                f"the quota '{quota['QuotaName']}' is {quota['Value']:g}; the services take {services:g}, twice that "
+                f"while a deployment replaces them, and the workers at their most {workers:g}",
+                "ask for more: aws service-quotas request-service-quota-increase --service-code fargate "
+                f"--quota-code {quota['QuotaCode']} --desired-value {math.ceil(needed)}",
+            )
+
+
+def _fargate_vcpus(config: EnvironmentConfig) -> dict[str, tuple[float, float]]:
+    """What the environment's file asks of each quota (its code): by services, and by all that starts for a task."""
+    chosen = config.services
+    if chosen.control_plane is not None:
+        services = chosen.control_plane.cpu
+    else:
+        separate = (chosen.webserver, chosen.scheduler, chosen.dag_processor, chosen.triggerer)
+        services = sum(each.cpu * each.count for each in separate)
+    services += chosen.flower.cpu * chosen.flower.count if chosen.flower else 0
+    services += config.tracking.size.cpu if config.tracking.enabled else 0
+    fleets = [worker for worker in config.workers.values() if worker.capacity == "FARGATE"]
+    spot = sum(round(worker.max * worker.spot_percent / 100) * worker.cpu for worker in fleets)
+    on_demand = sum(worker.max * worker.cpu for worker in fleets) - spot
+    on_demand += config.spark.size.cpu if config.spark.engine == "ecs" else 0
+    pets = config.pets.size.cpu * config.pets.count if config.pets and config.pets.platform == "ecs" else 0
+    on_spot = chosen.capacity == "FARGATE_SPOT"
+    return {
+        ON_DEMAND_QUOTA: ((pets + (0 if on_spot else services)) / 1024, on_demand / 1024),
+        SPOT_QUOTA: ((services if on_spot else 0) / 1024, spot / 1024),
+    }
 
 
 def clocks(account: Account) -> Iterator[Finding]:
@@ -165,6 +209,7 @@ def alarms(account: Account) -> Iterator[Finding]:
 
 CHECKS = (
     Check("quotas", "SageMaker quotas of the configured instance types", quotas),
+    Check("fargate", "Fargate quotas beside services and workers", fargate),
     Check("clocks", "this machine's clock, AWS's and the scheduler's", clocks),
     Check("disks", "free disk here, and the shared file system", disks),
     Check("routes", "routes and NAT instances", routes),

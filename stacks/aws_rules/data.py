@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from stacks.aws_rules.statements import allowed
 from stacks.aws_rules.templates import Finding, Templates, as_list, is_true
@@ -19,6 +20,7 @@ PUBLIC_ACCESS_BLOCK = {
 SQS_VISIBILITY_SECONDS = 43_200
 # Airflow's tasks run for hours; a shorter visibility timeout hands a running one out again.
 SHORTEST_VISIBILITY_SECONDS = 3_600
+ALARM_ACTIONS = ("AlarmActions", "OKActions", "InsufficientDataActions")
 WRITES = ("elasticfilesystem:ClientWrite", "elasticfilesystem:ClientRootAccess")
 
 
@@ -56,7 +58,7 @@ def buckets(templates: Templates) -> Iterator[Finding]:
 
 
 def databases(templates: Templates) -> Iterator[Finding]:
-    """Encrypted, TLS forced, IAM log-in, no password in the template; a protected one is kept."""
+    """Encrypted, TLS forced, IAM log-in, no password in the template, no minor version; a protected one is kept."""
     forced = {
         parameters.id
         for parameters in templates.of("AWS::RDS::DBParameterGroup")
@@ -79,7 +81,14 @@ def databases(templates: Templates) -> Iterator[Finding]:
             database.stack, properties.get("MasterUserPassword", "{{resolve:secretsmanager:")
         ):
             yield database.finding("SECRET-IN-CLEAR", "has its password in the clear", "Generate a secret")
-        kept = database.body.get("DeletionPolicy") in ("Retain", "Snapshot")
+        version = str(properties.get("EngineVersion", ""))
+        if "." in version:
+            yield database.finding(
+                "RDS-VERSION",
+                f"names the minor version {version}, which AWS will stop creating",
+                "Name the major one alone: RDS takes its default minor version",
+            )
+        kept = database.body.get("DeletionPolicy") in ("Retain", "RetainExceptOnCreate", "Snapshot")
         if int(properties.get("BackupRetentionPeriod", 1)) >= 7 and not kept:
             yield database.finding(
                 "RDS-KEEP",
@@ -219,6 +228,10 @@ def log_groups(templates: Templates) -> Iterator[Finding]:
                 f"is encrypted with {key.id}, whose policy doesn't know CloudWatch Logs",
                 "Let logs.<region>.amazonaws.com use the key",
             )
+
+
+def topics(templates: Templates) -> Iterator[Finding]:
+    """CloudWatch can publish to the topics of alarms: with their key, and by their policy."""
     for topic in templates.of("AWS::SNS::Topic"):
         if "alias/aws/sns" in json.dumps(topic.properties.get("KmsMasterKeyId", "")):
             yield topic.finding(
@@ -226,6 +239,48 @@ def log_groups(templates: Templates) -> Iterator[Finding]:
                 "is encrypted with AWS's own key",
                 "Alarms can't publish to it: take a key of your own",
             )
+    alarmed = {
+        topic
+        for alarm in templates.of("AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm")
+        for actions in ALARM_ACTIONS
+        for topic in templates.targets(alarm.stack, alarm.properties.get(actions))
+        if topic.type == "AWS::SNS::Topic"
+    }
+    for topic in alarmed:
+        statements = [
+            statement
+            for policy in templates.of("AWS::SNS::TopicPolicy")
+            if topic in templates.targets(policy.stack, policy.properties["Topics"])
+            for statement in as_list(policy.properties["PolicyDocument"]["Statement"])
+        ]
+        # Without any policy SNS makes one that lets the account's alarms publish; a policy of ours replaces it.
+        if statements and not any(_lets_cloudwatch_publish(statement) for statement in statements):
+            yield topic.finding(
+                "ALARM-TOPIC",
+                "has a policy that does not let CloudWatch publish: its alarms reach nobody",
+                "Allow cloudwatch.amazonaws.com sns:Publish",
+            )
 
 
-RULES = (buckets, databases, brokers, queues, file_systems, secrets, log_groups)
+def _lets_cloudwatch_publish(statement: Mapping[str, Any]) -> bool:
+    principal = statement.get("Principal")
+    services = as_list(principal.get("Service")) if isinstance(principal, dict) else []
+    return (
+        statement["Effect"] == "Allow"
+        and "cloudwatch.amazonaws.com" in services
+        and "sns:Publish" in as_list(statement.get("Action"))
+    )
+
+
+def kept_resources(templates: Templates) -> Iterator[Finding]:
+    """What is kept goes nevertheless with a first creation that failed."""
+    for resource in templates:
+        if resource.body.get("DeletionPolicy") == "Retain":
+            yield resource.finding(
+                "RETAIN",
+                "stays behind when its creation is rolled back",
+                "The next deployment would meet its name: take RetainExceptOnCreate",
+            )
+
+
+RULES = (buckets, databases, brokers, queues, file_systems, secrets, log_groups, topics, kept_resources)

@@ -16,6 +16,7 @@ from constructs import Construct
 
 from stacks.config import ROOT, EnvironmentConfig
 from stacks.constructs.log_group import log_group
+from stacks.constructs.removal import data_removal_policy
 from stacks.waivers import policy_of, waive
 
 IMAGE = "pets-application"
@@ -68,9 +69,7 @@ class PetsBuild(Construct):
             image_tag_mutability=ecr.TagMutability.IMMUTABLE,
             encryption=ecr.RepositoryEncryption.KMS,
             empty_on_delete=not config.keep_data_on_destroy,
-            removal_policy=cdk.RemovalPolicy.RETAIN
-            if config.keep_data_on_destroy
-            else cdk.RemovalPolicy.DESTROY,
+            removal_policy=data_removal_policy(config),
         )
         repository.add_lifecycle_rule(max_image_count=IMAGES_KEPT)
         return repository

@@ -62,6 +62,10 @@ def test_local_environment_is_accepted_once_its_authority_exists(monkeypatch: py
         ("[tracking]", '[pets]\neks_cluster = "a"\n[tracking]', 'pets.eks_cluster, eks_namespace: only go with platform "eks"'),
         ("[tracking]", '[pets]\nplatform = "mesos"\n[tracking]', "pets.platform: input should be 'none', 'ecs' or 'eks'"),
         ('nat = "instance"', 'nat = "instance"\ncidr = "10.0.0.0/8"', "network.cidr: 10.0.0.0/8 has /8"),
+        ('nat = "instance"', 'nat = "instance"\navailability_zone_names = ["us-east-1a"]', "network.availability_zone_names: 1 came, and availability_zones is 2; name as many"),
+        ('nat = "instance"', 'nat = "instance"\navailability_zone_names = ["us-east-1a", "us-east-1a"]', "network.availability_zone_names: us-east-1a, us-east-1a has one twice"),
+        ('nat = "instance"', 'nat = "instance"\navailability_zone_names = ["us-east-1a", "us-east-2b"]', "network.availability_zone_names: us-east-2b is no zone of us-east-1; see those of your account: aws ec2 describe-availability-zones --region us-east-1"),
+        ('nat = "instance"', 'nat = "instance"\navailability_zone_names = ["us-east-1a", "us-east-1-bos-1a"]', "us-east-1-bos-1a is no zone of us-east-1"),
         ("[tracking]", "[spark]\nengine = 'hadoop'\n[tracking]", "spark.engine: input should be 'none', 'ecs'"),
         ("[tracking]", "[spark]\nengine = 'databricks'\n[tracking]", "spark.databricks: missing; engine \"databricks\" needs"),
         ("[tracking]", "[spark]\nsize = { cpu = 1024, memory_mib = 4096 }\n[tracking]", "spark.size: only goes with engine \"ecs\", and the engine is \"none\""),
@@ -81,6 +85,33 @@ def test_prefix_leaves_room_for_a_tuning_jobs_digest() -> None:
     assert len(parse_environment("integ", values).prefix) == PREFIX_CHARACTERS
     with pytest.raises(ConfigError, match="has 22 characters; names on SageMaker have room for 21"):
         parse_environment("integr", values)
+
+
+def test_zones_are_those_that_the_file_names(tmp_path: Path) -> None:
+    named = 'nat = "instance"\navailability_zone_names = ["us-east-1d", "us-east-1f"]'
+    config = load_environment("mine", dev_with(tmp_path, 'nat = "instance"', named))
+    assert config.zones == ["us-east-1d", "us-east-1f"]
+
+
+def test_zones_of_an_existing_network_are_named_there(tmp_path: Path) -> None:
+    existing = """availability_zone_names = ["us-east-1a", "us-east-1b"]
+[network.existing]
+vpc_id = "vpc-0123456789abcdef0"
+availability_zones = ["us-east-1a", "us-east-1b"]
+private_subnet_ids = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]
+isolated_subnet_ids = ["subnet-0123456789abcdef2", "subnet-0123456789abcdef3"]
+"""
+    with pytest.raises(ConfigError, match="availability_zone_names: belongs to a new VPC; remove it"):
+        load_environment("mine", dev_with(tmp_path, 'nat = "instance"', existing))
+
+
+@pytest.mark.parametrize(
+    ("region", "letters"), [("eu-central-1", "abc"), ("ap-northeast-1", "acd"), ("ca-central-1", "abd")]
+)
+def test_zones_are_those_that_new_accounts_have(region: str, letters: str, tmp_path: Path) -> None:
+    text = (ENVIRONMENTS / "prod.toml").read_text().replace("us-east-1", region)
+    zones = load_environment("mine", write(tmp_path, text)).zones
+    assert zones == [region + letter for letter in letters]
 
 
 def test_many_mistakes_are_told_at_once(tmp_path: Path) -> None:

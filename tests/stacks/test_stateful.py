@@ -60,6 +60,18 @@ def test_stateful_resources_keep_their_logical_ids(environment: str) -> None:
         assert {logical_id for logical_id, _ in resources(templates(environment), resource_type)} == wanted
 
 
+def test_what_prod_keeps_goes_when_its_creation_is_rolled_back() -> None:
+    bodies = [body for template in templates("prod").values() for body in template["Resources"].values()]
+    assert not [body for body in bodies if body.get("DeletionPolicy") == "Retain"]
+    kept = [body for body in bodies if body.get("DeletionPolicy") == "RetainExceptOnCreate"]
+    assert {body["Type"] for body in kept} == {
+        "AWS::EFS::FileSystem", "AWS::S3::Bucket", "AWS::SageMaker::ModelPackageGroup", "AWS::SecretsManager::Secret",
+    }  # fmt: skip
+    assert {body["UpdateReplacePolicy"] for body in kept} == {"Retain"}
+    for resource_type in ("AWS::EFS::FileSystem", "AWS::S3::Bucket", "AWS::SageMaker::ModelPackageGroup"):
+        assert all(body in kept for _, body in resources(templates("prod"), resource_type))
+
+
 @pytest.mark.parametrize("environment", ["dev", "prod"])
 def test_secrets_keep_their_logical_ids_and_generators(environment: str) -> None:
     found = {
@@ -70,7 +82,7 @@ def test_secrets_keep_their_logical_ids_and_generators(environment: str) -> None
     # CDK puts a digest of the rules at the end of this id: with other rules it would be another secret.
     assert owner.endswith("39c2ccd07b4ac2f792d6cd34200bf889")
     assert found.pop(owner) == DATABASE_OWNER
-    warehouse = found.pop(WAREHOUSE)
+    warehouse = dict(found.pop(WAREHOUSE))
     # The template names the database's address, which never changes while the database lives.
     assert '"login": "warehouse"' in json.dumps(warehouse.pop("SecretStringTemplate")).replace("\\", "")
     assert warehouse == {"ExcludePunctuation": True, "GenerateStringKey": "password", "PasswordLength": 32}

@@ -89,6 +89,37 @@ def test_database_is_encrypted_and_takes_only_tls(environment: str) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_database_names_no_minor_version_that_aws_withdraws(environment: str) -> None:
+    [(_, database)] = resources(environment, "AWS::RDS::DBInstance")
+    assert database["Properties"]["EngineVersion"] == "17"
+    assert database["Properties"]["AutoMinorVersionUpgrade"] is True
+    assert "AllowMajorVersionUpgrade" not in database["Properties"]
+    [(_, parameters)] = resources(environment, "AWS::RDS::DBParameterGroup")
+    assert parameters["Properties"]["Family"] == "postgres17"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_alarms_may_publish_to_their_topic(environment: str) -> None:
+    told = {
+        topic["Ref"]
+        for _, alarm in resources(environment, "AWS::CloudWatch::Alarm")
+        for topic in alarm["Properties"].get("AlarmActions", [])
+    }
+    assert told
+    allowed = {
+        topic["Ref"]
+        for _, policy in resources(environment, "AWS::SNS::TopicPolicy")
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Allow"
+        and statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+        if statement["Action"] == "sns:Publish"
+        and statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+        for topic in policy["Properties"]["Topics"]
+    }
+    assert told <= allowed
+
+
 def test_prod_database_survives_a_destroy() -> None:
     [(_, database)] = resources("prod", "AWS::RDS::DBInstance")
     assert database["DeletionPolicy"] == "Snapshot"

@@ -162,6 +162,11 @@ MISTAKES: list[tuple[str, Callable[[Any], None], str]] = [
     ("bastion", _set(bastion_state="stopped"), "the bastion i-1 is stopped"),
     ("bastion", _set(bastion_ping="ConnectionLost"), "it is ConnectionLost"),
     ("quotas", _set(quotas={"ml.g5.xlarge for training job usage": 0.0}), "is 0: SageMaker refuses"),
+    (
+        "fargate",
+        _set(vcpus={"L-3032A538": 6.0, "L-36FBB829": 0.0}),
+        r"is 6; the services take 1\.75, .* and the workers at their most 5$",
+    ),
     ("clocks", _set(date="Mon, 02 Mar 2026 12:10:00 GMT"), r"clock is -600 s off AWS's"),
     ("clocks", _set(heartbeat=NOW + timedelta(minutes=5)), "300 s in the future"),
     ("disks", _update("efs", LifeCycleState="error"), "is error: no bundle can be read"),
@@ -194,6 +199,18 @@ def test_what_sleeps_is_no_finding() -> None:
     outcomes = examine(given)
     assert [name for name, outcome in outcomes.items() if outcome.state == "found"] == []
     assert outcomes["services"].reason == "the environment is asleep"
+
+
+def test_vcpus_are_counted_by_what_they_run_on() -> None:
+    spot = {"capacity": "FARGATE_SPOT", "control_plane": {"cpu": 1024, "memory_mib": 4096}}
+    fleet = {"cpu": 2048, "memory_mib": 8192, "concurrency": 8, "min": 0, "max": 10, "spot_percent": 70}
+    values = world.REDIS | {"topology": "merged", "services": spot, "workers": {"default": fleet}}
+    given = World(config=parse_environment("dev", values), vcpus={"L-3032A538": 6.0, "L-36FBB829": 16.0})
+    assert examine(given)["fargate"].state == "ok"
+    given.vcpus = {"L-3032A538": 5.0, "L-36FBB829": 15.0}
+    on_demand, on_spot = examine(given)["fargate"].findings
+    assert "--desired-value 6" in on_demand.remedy
+    assert "--desired-value 16" in on_spot.remedy
 
 
 def test_every_check_has_a_mistake_that_it_finds() -> None:

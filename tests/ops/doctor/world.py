@@ -165,6 +165,7 @@ class World:
     bastion_state: str = "running"
     bastion_ping: str = "Online"
     quotas: dict[str, float] = field(default_factory=lambda: {"ml.g5.xlarge for training job usage": 1.0})
+    vcpus: dict[str, float] = field(default_factory=lambda: {"L-3032A538": 64.0, "L-36FBB829": 64.0})
     date: str = "Mon, 02 Mar 2026 12:00:01 GMT"
     efs: dict[str, Any] = field(
         default_factory=lambda: {"LifeCycleState": "available", "SizeInBytes": {"Value": 10**9}}
@@ -318,7 +319,14 @@ class Client:
     def describe_instance_information(self, **_: Any) -> dict[str, Any]:
         return {"InstanceInformationList": [{"PingStatus": self._world.bastion_ping}]}
 
-    def list_service_quotas(self, **_: Any) -> dict[str, Any]:
+    def list_service_quotas(self, *, ServiceCode: str) -> dict[str, Any]:
+        if ServiceCode == "fargate":
+            return {
+                "Quotas": [
+                    {"QuotaName": f"vCPUs of {code}", "Value": value, "QuotaCode": code}
+                    for code, value in self._world.vcpus.items()
+                ]
+            }
         return {
             "Quotas": [
                 {"QuotaName": name, "Value": value, "QuotaCode": "L-1"}
