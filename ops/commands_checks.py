@@ -31,8 +31,9 @@ CHECKED = [
 ]
 QUICK = "not synth and not account and not platform and not image"
 PLATFORM = "platform and not image"
-WITHOUT_PLATFORM = "not platform and not image"
-PYTEST_STAGES = ("tests", "platform")
+ACCOUNT = "account and not platform and not image"
+REST = "not account and not platform and not image"
+PYTEST_STAGES = ("tests", "platform", "account")
 NOTHING_COLLECTED = 5
 IMAGE_TESTS = "image"
 PIPELINE_TESTS = "tests/pipelines"
@@ -74,12 +75,13 @@ def run_tests(
             "lint": ["ruff", "check", "."],
             "format": ["ruff", "format", "--check", "."],
             "types": ["mypy", *CHECKED],
-            "tests": ["pytest", "-q", "-m", QUICK if fast else WITHOUT_PLATFORM, *selected],
+            "tests": ["pytest", "-q", "-m", QUICK if fast else REST, *selected],
         }
-        beside = {} if fast else {"platform": ["pytest", "-q", "-m", PLATFORM, *selected]}
+        marks = {} if fast else {"platform": PLATFORM, "account": ACCOUNT}
+        beside = {name: ["pytest", "-q", "-m", mark, *selected] for name, mark in marks.items()}
     results = _run_stages(stages, beside, as_json)
     if select and any(result["exit"] == 0 for result in results if result["stage"] in PYTEST_STAGES):
-        # What is selected may be in one of the two.
+        # What is selected may be in one of them.
         results = [result for result in results if result["exit"] != NOTHING_COLLECTED]
     failed = [result["stage"] for result in results if result["exit"] != 0]
     show(
@@ -97,8 +99,8 @@ def run_tests(
 def _run_stages(
     stages: dict[str, list[str]], beside: dict[str, list[str]], as_json: bool
 ) -> list[dict[str, Any]]:
-    """Run stages after each other, and beside them those that mostly wait, whose output comes at their end."""
-    with ThreadPoolExecutor(max(1, len(beside))) as pool, ExitStack() as files:
+    """Run stages after each other, and beside them those that often wait, whose output comes at the end."""
+    with ThreadPoolExecutor(1) as pool, ExitStack() as files:
         outputs = {name: files.enter_context(TemporaryFile()) for name in beside}
         waiting = [pool.submit(_run_stage, name, beside[name], outputs[name]) for name in beside]
         # With --json, standard output belongs to the one document.

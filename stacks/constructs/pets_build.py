@@ -64,7 +64,7 @@ class PetsBuild(Construct):
         repository = ecr.Repository(
             self,
             "Repository",
-            repository_name=f"{config.prefix}-{IMAGE}",
+            repository_name=f"{config.prefix}-pets",
             image_scan_on_push=True,
             image_tag_mutability=ecr.TagMutability.IMMUTABLE,
             encryption=ecr.RepositoryEncryption.KMS,

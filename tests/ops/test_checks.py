@@ -37,13 +37,14 @@ def test_stage_beside_the_others_is_shown_at_its_end(
 @pytest.mark.parametrize(
     ("codes", "select", "passes"),
     [
-        ({"tests": 0, "platform": 0}, None, True),
-        ({"tests": 0, "platform": 1}, None, False),
-        ({"tests": 0, "platform": 5}, None, False),
-        ({"tests": 0, "platform": 5}, "loads", True),
-        ({"tests": 5, "platform": 0}, "demo", True),
-        ({"tests": 5, "platform": 5}, "misspelt", False),
-        ({"tests": 1, "platform": 5}, "loads", False),
+        ({"tests": 0, "platform": 0, "account": 0}, None, True),
+        ({"tests": 0, "platform": 1, "account": 0}, None, False),
+        ({"tests": 0, "platform": 0, "account": 1}, None, False),
+        ({"tests": 0, "platform": 5, "account": 0}, None, False),
+        ({"tests": 0, "platform": 5, "account": 5}, "loads", True),
+        ({"tests": 5, "platform": 0, "account": 5}, "demo", True),
+        ({"tests": 5, "platform": 5, "account": 5}, "misspelt", False),
+        ({"tests": 1, "platform": 5, "account": 0}, "loads", False),
     ],
 )
 def test_selection_that_only_one_stage_knows_passes(
