@@ -10,14 +10,8 @@ from local.ecs.resources import EcsResources
 from local.ecs.scheduler import ServiceScheduler
 from local.ecs.service import EcsError, EcsService
 from local.ecs.store import Store
+from tests.local.ecs.definitions import DEFINITION
 
-DEFINITION = {
-    "family": "job",
-    "cpu": "256",
-    "memory": "512",
-    "networkMode": "awsvpc",
-    "containerDefinitions": [{"name": "main", "image": "image", "essential": True}],
-}
 PROVIDERS = {
     "Cluster": "c",
     "CapacityProviders": ["FARGATE", "FARGATE_SPOT"],

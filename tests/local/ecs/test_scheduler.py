@@ -8,14 +8,7 @@ import pytest
 from local.ecs.scheduler import LEAST_FAILURES, ServiceScheduler
 from local.ecs.service import EcsService
 from local.ecs.store import Record, Store
-
-DEFINITION = {
-    "family": "job",
-    "cpu": "256",
-    "memory": "512",
-    "networkMode": "awsvpc",
-    "containerDefinitions": [{"name": "main", "image": "image", "essential": True}],
-}
+from tests.local.ecs.definitions import DEFINITION
 
 
 class Cluster:

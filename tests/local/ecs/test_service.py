@@ -7,14 +7,7 @@ import pytest
 
 from local.ecs.service import EcsError, EcsService
 from local.ecs.store import Store
-
-DEFINITION = {
-    "family": "job",
-    "cpu": "256",
-    "memory": "512",
-    "networkMode": "awsvpc",
-    "containerDefinitions": [{"name": "main", "image": "image", "essential": True}],
-}
+from tests.local.ecs.definitions import DEFINITION
 
 
 @pytest.fixture
