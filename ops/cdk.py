@@ -47,10 +47,9 @@ def bootstrap(target: Target) -> None:
 def deploy(target: Target, *, only: Sequence[str] = ()) -> None:
     """Deploy stacks from a synthesized assembly in the order of their dependencies: every one, or `only` these."""
     free_failed_creations(target)
-    stacks = ["--exclusively", *only] if only else ["--all"]
     run_cdk(
         target,
-        ["deploy", *stacks, "--require-approval", "never", "--app", str(assembly_directory(target))]
+        ["deploy", *_chosen(only), "--require-approval", "never", "--app", str(assembly_directory(target))]
         + ["--progress", "events", "--concurrency", "3"],
     )
 
@@ -110,10 +109,13 @@ def diff(target: Target) -> str:
     return run_cdk(target, ["diff", "--app", str(assembly_directory(target))])
 
 
-def destroy(target: Target) -> None:
-    """Destroy every stack of an environment, the dependent ones first."""
-    synth(target)
-    run_cdk(target, ["destroy", "--all", "--force", "--app", str(assembly_directory(target))])
+def destroy(target: Target, *, only: Sequence[str] = ()) -> None:
+    """Destroy stacks of a synthesized assembly, the dependent ones first: every one, or `only` these."""
+    run_cdk(target, ["destroy", *_chosen(only), "--force", "--app", str(assembly_directory(target))])
+
+
+def _chosen(only: Sequence[str]) -> list[str]:
+    return [*only, "--exclusively"] if only else ["--all"]
 
 
 def end_orphans() -> None:

@@ -98,8 +98,11 @@ def destroy(
     target = target_of(environment)
     if not yes and not typer.confirm(f"Destroy every stack of {target.prefix}?", err=True):
         raise OperatorError("nothing was destroyed")
+    with step("synthesizing the stacks"):
+        cdk.synth(target)
+    # Its functions start workers, and services on waking; no other stack needs it.
     with step("destroying what starts workers"):
-        teardown.remove_scaling(target)
+        cdk.destroy(target, only=[f"{target.prefix}-scaling"])
     with step("stopping what runs"):
         teardown.stop_tasks(target)
     # Not before: a task writes its log into the bucket when it ends.

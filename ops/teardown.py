@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ops import cdk
 from ops.console import OperatorError
 from ops.target import Target
 
@@ -28,13 +27,6 @@ def empty(target: Target) -> None:
         group = target.outputs_found.get(stack, {}).get("ModelPackageGroupName")
         if group:
             _empty_group(target, group)
-
-
-def remove_scaling(target: Target) -> None:
-    """Destroy the stack whose functions start workers, and services on waking; no other stack needs it."""
-    cdk.synth(target)
-    arguments = ["destroy", f"{target.prefix}-scaling", "--exclusively", "--force"]
-    cdk.run_cdk(target, [*arguments, "--app", str(cdk.assembly_directory(target))])
 
 
 def stop_tasks(target: Target) -> None:

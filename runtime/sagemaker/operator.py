@@ -166,7 +166,7 @@ class SageMakerJobOperator(SageMakerOwner):
             if decision.action == "submit":
                 return job, self._submission(request, settings, number=claim.number, instance=claim.instance)
             start = claim.number + 1
-            if (claim.max_tries, claim.retries) == (max_tries, self.retries):
+            if not claim.is_before_a_clear(max_tries=max_tries, retries=self.retries):
                 instance = claim.instance + int(lacks_capacity(job.describe() or {}))
             self._end(job, decision.reason)
 

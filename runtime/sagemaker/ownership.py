@@ -36,6 +36,15 @@ class Claim:
         value = store.get(STATE_KEY)
         return cls(**value) if value else None
 
+    def is_before_a_clear(self, *, max_tries: int, retries: int) -> bool:
+        """Whether the task was cleared since.
+
+        Other `retries` mean another version of the DAG, which a retry doesn't get and a clear may: Airflow makes
+        `max_tries` at a clear from the tries so far and `retries`, so that fewer of them may give the same number
+        again.
+        """
+        return (self.max_tries, self.retries) != (max_tries, retries)
+
     def write(self, store: Any) -> None:
         """Remember this claim for later tries."""
         store.set(STATE_KEY, asdict(self))
@@ -50,12 +59,8 @@ class Decision:
 
 
 def decide(claim: Claim, status: str | None, *, max_tries: int, retries: int) -> Decision:
-    """What a try does about an earlier claim; `status` is the claimed job's, None when there is no such job.
-
-    Other `retries` mean another version of the DAG, which a retry doesn't get and a clear may: Airflow makes
-    `max_tries` at a clear from the tries so far and `retries`, so that fewer of them may give the same number again.
-    """
-    if (claim.max_tries, claim.retries) != (max_tries, retries):
+    """What a try does about an earlier claim; `status` is the claimed job's, None when there is no such job."""
+    if claim.is_before_a_clear(max_tries=max_tries, retries=retries):
         return Decision("renew", "the task was cleared")
     if status is None:
         return Decision("submit", "its submission never arrived")
