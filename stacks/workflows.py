@@ -252,6 +252,7 @@ class WorkflowsStack(cdk.Stack):
                     actions=[
                         *(f"sagemaker:{verb}Endpoint" for verb in ("Create", "Describe", "Update", "Delete")),
                         "sagemaker:CreateEndpointConfig",
+                        "sagemaker:DescribeEndpointConfig",
                         "sagemaker:DeleteEndpointConfig",
                         "sagemaker:InvokeEndpoint",
                     ],
@@ -264,6 +265,7 @@ class WorkflowsStack(cdk.Stack):
                         "sagemaker:ListTrainingJobs",
                         "sagemaker:ListProcessingJobs",
                         "sagemaker:ListTransformJobs",
+                        "sagemaker:ListEndpoints",
                     ],
                     resources=["*"],
                 ),

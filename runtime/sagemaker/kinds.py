@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 
 ENDED = frozenset({"Completed", "Failed", "Stopped"})
+# SageMaker's most; its default is 10, and it throttles lists at a few requests a second for the whole account.
+PAGE_SIZE = 100
 
 
 @dataclass(frozen=True)

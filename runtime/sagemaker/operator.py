@@ -20,8 +20,9 @@ from runtime.sagemaker.progress import DeadlineError, Watched
 from runtime.sagemaker.trigger import TIMED_OUT, SageMakerJobTrigger, follow_with_hooks
 from runtime.settings import WorkflowSettings, job_name, tags, workflow_settings
 
-# A job may wait for its instance, upload its model and report before it is seen to have ended.
-SLACK_SECONDS = 1800
+# What SageMaker's own limit doesn't count: the wait for an instance, which isn't paid, the upload of the model, and the
+# time until the end is seen. A job that this stops would have run late, not long.
+SLACK_SECONDS = 24 * 3600
 
 
 class SageMakerJobOperator(SageMakerOwner):
@@ -222,7 +223,7 @@ class SageMakerJobOperator(SageMakerOwner):
     ) -> Watched:
         limits = [] if deadline is None else [deadline]
         if self.kind == "transform":
-            limits.append(time.time() + longest_seconds)
+            limits.append(_created_at(job) + longest_seconds)
         instance_type, _ = cluster(self.kind, request)
         # Which type a job with fallbacks gets is known later than this.
         price = None if self.instance_fallbacks else settings.usd_per_hour.get(instance_type)
@@ -258,6 +259,12 @@ class SageMakerJobOperator(SageMakerOwner):
             destinations=destinations if description[KINDS[self.kind].status_key] == "Completed" else (),
             instance=self._instance,
         )
+
+
+def _created_at(job: Job) -> float:
+    """Seconds since 1970 at which a job was made, now for one that is yet to be submitted."""
+    found = job.describe()
+    return time.time() if found is None else float(found["CreationTime"].timestamp())
 
 
 def results(kind: str, job: Mapping[str, Any], client: Any) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class SageMakerOwner(BaseOperator):  # type: ignore[misc]
             self.log.warning("not in the budget, since they have no price: %s", ", ".join(unpriced))
         if spent >= settings.monthly_budget_usd:
             raise AirflowFailException(
-                f"nothing is started: SageMaker jobs of {prefix} have cost ${spent:.2f} this month, and "
+                f"nothing is started: SageMaker jobs and endpoints of {prefix} have cost ${spent:.2f} this month, and "
                 f"workflows.monthly_budget_usd is {settings.monthly_budget_usd}; raise it and deploy, "
-                "or wait for the next month. ./updraft jobs lists what was paid for"
+                "delete an endpoint, or wait for the next month. ./updraft jobs lists what was paid for"
             )

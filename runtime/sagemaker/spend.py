@@ -1,4 +1,4 @@
-"""What an environment's SageMaker jobs have cost, from SageMaker's own list and the environment's prices.
+"""What an environment has spent on SageMaker, from SageMaker's own lists and the environment's prices.
 
 A month (UTC) has what ran in it, also of a job that began before. Of a job's billable seconds it has the share that it
 has of the time from the job's start to its end: exact on demand; on spot, where SageMaker tells only the sum, as if
@@ -13,13 +13,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from runtime.sagemaker.kinds import ENDED, KINDS, JobKind, billable_seconds, instances, pool_seconds
+from runtime.sagemaker.hosting import Hosted, hosted
+from runtime.sagemaker.kinds import (
+    ENDED,
+    KINDS,
+    PAGE_SIZE,
+    JobKind,
+    billable_seconds,
+    instances,
+    pool_seconds,
+)
 
 # Trainings of a tuning job are listed as trainings.
 BILLED_KINDS = ("training", "processing", "transform")
 DESCRIBED_AT_ONCE = 8
-# SageMaker's most; its default is 10, and it throttles lists at a few requests a second for the whole account.
-PAGE_SIZE = 100
 # What runs in a month was made at most this long before it: `workflows.max_runtime_seconds` is five days at most, on
 # spot twice that (`requests.SPOT_WAIT_FACTOR`), and a day is for the wait for an instance and for a warm pool.
 LONGEST_JOB = timedelta(days=11)
@@ -76,9 +83,14 @@ def entry(kind: str, job: Mapping[str, Any], prices: Mapping[str, float], now: d
     )
 
 
-def unpriced(entries: Iterable[Entry], prices: Mapping[str, float]) -> list[str]:
-    """The instance types for which entries could not be priced."""
-    return sorted({kind for each in entries for kind in each.instances if kind not in prices})
+def total_usd(paid: Iterable[Entry | Hosted]) -> float:
+    """The sum of what has a price."""
+    return sum(each.usd or 0.0 for each in paid)
+
+
+def unpriced(paid: Iterable[Entry | Hosted], prices: Mapping[str, float]) -> list[str]:
+    """The instance types that have no price."""
+    return sorted({kind for each in paid for kind in each.instances if kind not in prices})
 
 
 def described(client: Any, *, prefix: str, now: datetime) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -107,9 +119,12 @@ def described(client: Any, *, prefix: str, now: datetime) -> Iterator[tuple[str,
 def spent_this_month(
     client: Any, *, prefix: str, prices: Mapping[str, float], now: datetime
 ) -> tuple[float, list[str]]:
-    """USD since the month began (UTC), and instance types that could not be priced."""
-    entries = [entry(kind, job, prices, now) for kind, job in described(client, prefix=prefix, now=now)]
-    return sum(each.usd or 0.0 for each in entries), unpriced(entries, prices)
+    """USD since the month began (UTC), of jobs and endpoints, and instance types that could not be priced."""
+    paid: list[Entry | Hosted] = [
+        entry(kind, job, prices, now) for kind, job in described(client, prefix=prefix, now=now)
+    ]
+    paid += hosted(client, prefix=prefix, prices=prices, since=month_of(now), now=now)
+    return total_usd(paid), unpriced(paid, prices)
 
 
 def _last_billed(names: JobKind, summary: Mapping[str, Any], now: datetime) -> datetime:

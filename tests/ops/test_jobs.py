@@ -33,13 +33,20 @@ class FakeSageMaker:
         self.tags_of: dict[str, dict[str, str] | None] = {}
         self.tags_read: list[str] = []
         self.endpoints: list[dict[str, Any]] = []
+        # Names of endpoints that are deleted between their list and their description.
+        self.deleted: list[str] = []
 
     def describe_training_job(self, TrainingJobName: str) -> dict[str, Any]:
         return self._trainings[TrainingJobName]
 
     def describe_endpoint(self, EndpointName: str) -> dict[str, Any]:
-        [found] = [each for each in self.endpoints if each["EndpointName"] == EndpointName]
-        return found
+        found = [each for each in self.endpoints if each["EndpointName"] == EndpointName]
+        if not found:
+            message = f'Could not find endpoint "{EndpointName}".'
+            raise ClientError(
+                {"Error": {"Code": "ValidationException", "Message": message}}, "DescribeEndpoint"
+            )
+        return found[0]
 
     def describe_endpoint_config(self, EndpointConfigName: str) -> dict[str, Any]:
         types = {"InstanceType": EndpointConfigName} if EndpointConfigName.startswith("ml.") else {}
@@ -57,8 +64,8 @@ class FakeSageMaker:
                     )
                 return [{"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}]
             if operation == "list_endpoints":
-                names = [{"EndpointName": each["EndpointName"]} for each in self.endpoints]
-                return [{"Endpoints": names}]
+                names = [each["EndpointName"] for each in self.endpoints]
+                return [{"Endpoints": [{"EndpointName": name} for name in [*names, *self.deleted]]}]
             wanted = [
                 job for job in self._trainings.values()
                 if operation == "list_training_jobs" and job["CreationTime"] > asked["CreationTimeAfter"]
@@ -124,7 +131,9 @@ def test_instance_without_a_price_is_named_and_not_counted() -> None:
 
 
 def test_month_without_jobs_is_said() -> None:
-    assert jobs.readable(jobs.ledger(target(FakeSageMaker([], {})), NOW)) == "No SageMaker job in 2026-03."
+    assert jobs.readable(jobs.ledger(target(FakeSageMaker([], {})), NOW)) == (
+        "No SageMaker job in 2026-03, and no endpoint."
+    )
 
 
 def test_months_sum_leaves_out_other_environments_and_older_jobs() -> None:
@@ -235,8 +244,21 @@ def test_endpoints_cost_what_runs_since_the_month_began() -> None:
     since_the_first = 19 * 24 + 12
     assert (old["hours"], old["usd"]) == (since_the_first, pytest.approx(since_the_first * 2 * 3.6))
     assert (new["hours"], new["usd"], new["instance"]) == (3, None, "2 x ml.new.large")
-    assert (old["dag_run"], old["task"], result["usd"]) == ("flights", "deploy", 0)
+    assert (old["dag_run"], old["task"]) == ("flights", "deploy")
+    assert (result["usd"], result["without_a_price"]) == (old["usd"], ["ml.new.large"])
     assert "updraft-test-old" in jobs.readable(result)
+    assert "2026-03: $3369.60 of $50; not counted, since they have no price: ml.new.large" in jobs.readable(
+        result
+    )
+
+
+def test_endpoint_counts_against_the_budget_until_it_is_deleted() -> None:
+    sagemaker = FakeSageMaker([training("updraft-test-a")], {})
+    sagemaker.endpoints = [endpoint("updraft-test-live", "ml.g5.xlarge", NOW - timedelta(hours=2))]
+    sagemaker.deleted = ["updraft-test-gone"]
+    spent, unpriced = spent_this_month(sagemaker, prefix="updraft-test", prices=PRICES, now=NOW)
+    assert spent == pytest.approx(0.1 + 2 * 2 * 3.6)
+    assert unpriced == []
 
 
 def test_endpoints_without_an_instance_type_of_their_own_are_listed() -> None:

@@ -32,6 +32,13 @@ def test_month_is_listed_in_the_largest_pages() -> None:
         for kind in BILLED_KINDS:
             asked = {"NameContains": "updraft-test", "CreationTimeAfter": ANY, "SortBy": "CreationTime", "SortOrder": "Ascending", "MaxResults": 100}  # fmt: skip
             stub.add_response(KINDS[kind].list, {KINDS[kind].summaries: []}, asked)
+        asked = {
+            "NameContains": "updraft-test",
+            "SortBy": "CreationTime",
+            "SortOrder": "Ascending",
+            "MaxResults": 100,
+        }
+        stub.add_response("list_endpoints", {"Endpoints": []}, asked)
         assert spent_this_month(client, prefix="updraft-test", prices=PRICES, now=NOW) == (0, [])
         stub.assert_no_pending_responses()
 

@@ -118,8 +118,10 @@ class FakeHosting:
 
     def get_paginator(self, operation: str) -> Any:
         tags = [{"Key": key, "Value": value} for key, value in self.tags.items()]
-        jobs: dict[str, Any] = {f"{kind}JobSummaries": [] for kind in ("Training", "Processing", "Transform")}
-        page = {"Tags": tags} if operation == "list_tags" else jobs
+        # The budget gate finds nothing that was paid for.
+        kinds = ("Training", "Processing", "Transform")
+        paid: dict[str, Any] = {f"{kind}JobSummaries": [] for kind in kinds} | {"Endpoints": []}
+        page = {"Tags": tags} if operation == "list_tags" else paid
         return SimpleNamespace(paginate=lambda **_: [page])
 
     def __getattr__(self, name: str) -> Any:

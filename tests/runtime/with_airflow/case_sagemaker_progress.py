@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import unittest
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -84,6 +85,20 @@ class Limits(JobsCase):
             "TrainingJobDefinition": request(SETTINGS),
             "HyperParameterTuningJobConfig": {"ResourceLimits": limits},
         }
+
+    def test_wait_for_an_instance_is_not_taken_from_the_jobs_time(self) -> None:
+        deferred = self.defer()
+        self.assertGreaterEqual(deferred.timeout, timedelta(seconds=600, days=1))
+
+    def test_transform_that_is_taken_over_has_the_time_that_is_left(self) -> None:
+        made = datetime.now(UTC) - timedelta(seconds=1000)
+        for found, left in ((None, 3600), ({"CreationTime": made}, 2600)):
+            with self.subTest(found=found):
+                job: Any = SimpleNamespace(name="n", describe=lambda found=found: found)
+                asked = {"TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1}}
+                task = self.operator(kind="transform")
+                watched = task._watched(job, asked, SETTINGS, deadline=None, longest_seconds=3600)
+                self.assertAlmostEqual(watched.deadline or 0, time.time() + left, delta=5)
 
     def test_spot_wants_checkpoints_and_gets_a_longest_wait(self) -> None:
         with self.assertRaisesRegex(ValueError, "CheckpointConfig"):

@@ -99,8 +99,13 @@ class FakeSageMaker:
 
     def get_paginator(self, operation: str) -> Any:
         found = list(self.jobs.values()) if operation == "list_training_jobs" else []
-        key = {"list_training_jobs": "TrainingJobSummaries", "list_processing_jobs": "ProcessingJobSummaries"}
-        page = {key.get(operation, "TransformJobSummaries"): found}
+        key = {
+            "list_training_jobs": "TrainingJobSummaries",
+            "list_processing_jobs": "ProcessingJobSummaries",
+            "list_transform_jobs": "TransformJobSummaries",
+            "list_endpoints": "Endpoints",
+        }
+        page = {key[operation]: found}
         return SimpleNamespace(paginate=lambda **_: [page])
 
     def end(self, name: str, status: str, **more: Any) -> None:
