@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lambdas.sleep import logic
@@ -74,27 +74,21 @@ class Account:
             bastion=bastion["State"]["Name"] if bastion else "terminated",
             rules=frozenset(rule["State"] != "DISABLED" for rule in self._rules()),
         )
-        if (
-            seen.state == logic.ASLEEP
-            or not logic.sleeps_now(seen)
-            or seen.database not in logic.DATABASE_USABLE
-        ):
+        if not logic.sleeps_now(seen):
+            return seen
+        seen = replace(seen, notebooks=self._notebooks())
+        if seen.state == logic.ASLEEP or seen.database not in logic.DATABASE_USABLE:
             return seen
         workers, others = self._tasks()
-        return Observed(
-            **(
-                vars(seen)
-                | {
-                    "workers": workers,
-                    "other_tasks": others,
-                    "jobs": self._jobs(),
-                    "notebooks": self._notebooks(),
-                    "endpoints": self._endpoints(now),
-                    "changes": self._changes(),
-                    # Last, so that nothing that was seen before can have started since without being seen here.
-                    "work": self._work(),
-                }
-            )
+        return replace(
+            seen,
+            workers=workers,
+            other_tasks=others,
+            jobs=self._jobs(),
+            endpoints=self._endpoints(now),
+            changes=self._changes(),
+            # Last, so that nothing that was seen before can have started since without being seen here.
+            work=self._work(),
         )
 
     def do(self, step: logic.Step) -> None:

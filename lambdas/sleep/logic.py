@@ -156,7 +156,8 @@ def sleeps_now(seen: Observed) -> bool:
 
 
 def stay_asleep(seen: Observed) -> Decision:
-    """RDS starts a stopped instance by itself after seven days: it is stopped again."""
+    """RDS starts a stopped instance by itself after seven days: it is stopped again. A notebook instance that somebody
+    starts has the bastion, through which it stops itself, as long as it runs."""
     if any(service.wanted for service in seen.services):
         # Somebody scaled a service up by hand: the whole way is gone again, looking for work first.
         return Decision(Say(FALLING))
@@ -164,6 +165,10 @@ def stay_asleep(seen: Observed) -> Decision:
         return Decision(SwitchDatabase(on=False))
     if seen.database != "stopped":
         return Decision(reason=f"the database is {seen.database}")
+    if seen.notebooks and seen.bastion == "stopped":
+        return Decision(SwitchBastion(on=True))
+    if not seen.notebooks and seen.bastion == "running":
+        return Decision(SwitchBastion(on=False))
     return Decision()
 
 
@@ -249,10 +254,11 @@ def finish(seen: Observed) -> Decision:
         return Decision(SwitchRules(on=False))
     if waiting := to_zero(seen):
         return waiting
-    if seen.bastion == "running":
-        return Decision(SwitchBastion(on=False))
-    if seen.bastion != "stopped":
-        return Decision(reason=f"the bastion is {seen.bastion}")
+    if not seen.notebooks:
+        if seen.bastion == "running":
+            return Decision(SwitchBastion(on=False))
+        if seen.bastion != "stopped":
+            return Decision(reason=f"the bastion is {seen.bastion}")
     return Decision(Say(ASLEEP))
 
 

@@ -169,8 +169,6 @@ class Environment:
             self.wrong.append(f"{what} while {', '.join(self.jobs)} live")
         if max(self.stack_until, self.push_until) > self.now:
             self.wrong.append(f"{what} during a deployment")
-        if self.notebook_until > self.now:
-            self.wrong.append(f"{what} while the notebook instance runs, which can't stop itself any more")
         if self.endpoint_until + REAPED_SECONDS > self.now:
             self.wrong.append(f"{what} before the reaper could undo the endpoint")
 
@@ -307,6 +305,10 @@ class Operations:
     def stop_instances(self, *, InstanceIds: list[str]) -> Any:
         self._require_newest(InstanceIds)
         self._world.forbid("the bastion stopped")
+        if self._world.notebook_until > self._world.now:
+            self._world.wrong.append(
+                "the bastion stopped under a notebook instance, which needs it to stop itself"
+            )
         self._world.bastion, self._world.bastion_at = "stopping", self._world.now + 40
 
     def start_instances(self, *, InstanceIds: list[str]) -> Any:

@@ -88,9 +88,11 @@ def test_random_sequences_end_as_asked(chunk: int) -> None:
         sleeper = Sleeper(seed)
         world = sleeper.world
         for _ in range(world.random.randint(2, 7)):
-            action = world.random.choice(["sleep", "sleep", "wake", *LASTS])
+            action = world.random.choice(["sleep", "sleep", "wake", "notebook by hand", *LASTS])
             if action in ("sleep", "wake"):
                 sleeper.ask(sleep=action == "sleep")
+            elif action == "notebook by hand":
+                world.notebook_until = world.now + world.random.randint(60, 1200)
             else:
                 sleeper.change(action)
             for _ in range(world.random.choice([0, 1, 3, 10, 40])):
@@ -198,6 +200,30 @@ def test_a_notebook_instance_keeps_it_awake_until_it_rests(status: str, stays: b
     sleeper = Sleeper(2)
     sleeper.world.notebook_status, sleeper.world.notebook_until = status, sleeper.world.now + 3600
     assert looked(sleeper).notebooks == (("updraft-dev-notebook",) if stays else ())
+
+
+def test_a_notebook_that_is_started_while_it_sleeps_has_the_bastion_until_it_stops() -> None:
+    sleeper = Sleeper(8)
+    world = sleeper.world
+    world.tagged_at += 30 * 86_400
+    sleeper.ask(sleep=True)
+    assert sleeper.settle()
+    world.notebook_until = world.now + 30 * MINUTE
+    for _ in range(3):
+        sleeper.minute()
+    for _ in range(20):
+        assert (world.bastion, world.database) == ("running", "stopped")
+        assert world.parameters["/updraft/dev/sleep/state"] == logic.ASLEEP
+        sleeper.minute()
+    assert sleeper.settle()
+    assert (world.bastion, world.wrong) == ("stopped", [])
+
+
+def test_a_notebook_that_is_started_while_the_database_stops_keeps_the_bastion() -> None:
+    going = seen(
+        database="stopped", services=(), rules=frozenset({False}), notebooks=("updraft-dev-notebook",)
+    )
+    assert decide(going).step == logic.Say(logic.ASLEEP)
 
 
 @pytest.mark.parametrize(
