@@ -12,7 +12,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from ops.bootstrap import ROOT, TOOLS, ensure_environment, ensure_node, environment_python
+from ops.bootstrap import NOTEBOOK, ROOT, TOOLS, ensure_environment, ensure_node, environment_python
 from ops.console import Json, OperatorError, say, show
 from ops.laptop import IMAGES, every_image
 
@@ -65,6 +65,8 @@ def run_tests(
         raise OperatorError("--images and --pipelines: each is a run of its own; choose one")
     for image in every_image() if pipelines else IMAGES:
         ensure_environment(image)
+    if not (fast or images or pipelines):
+        ensure_environment(NOTEBOOK)
     ensure_node()
     selected = ["-k", select] if select else []
     if images or pipelines:

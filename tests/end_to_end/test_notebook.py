@@ -12,6 +12,8 @@ import pytest
 from ops.bootstrap import NOTEBOOK, ensure_environment
 from tests.end_to_end.platform import PATHS, ROOT
 
+pytestmark = pytest.mark.platform
+
 SECONDS = 900
 # Runs a notebook in its folder's environment and leaves what it printed and drew in a copy.
 EXECUTE = """
@@ -26,9 +28,9 @@ finally:
 
 
 @pytest.fixture(scope="module")
-def executed(platform: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def executed(demo: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The notebook with its outputs."""
-    assert platform
+    assert demo
     copy = tmp_path_factory.mktemp("notebook") / "flights.ipynb"
     python = ensure_environment(NOTEBOOK)
     ran = subprocess.run(
