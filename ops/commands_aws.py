@@ -111,4 +111,5 @@ def destroy(
             teardown.empty(target)
     with step("destroying the stacks"):
         cdk.destroy(target)
+    teardown.delete_parameters(target)
     show({"environment": environment, "destroyed": True}, as_json, "Destroyed.")

@@ -116,6 +116,8 @@ def live_version(target: Target) -> str:
     try:
         return str(target.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
     except (BotoCoreError, ClientError) as error:
+        if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ParameterNotFound":
+            return NO_RELEASE
         raise OperatorError(f"the pointer {name} can't be read: {error}") from error
 
 

@@ -16,7 +16,7 @@ from ops.console import table
 from ops.target import Target
 from runtime.sagemaker.hosting import Hosted, hosted
 from runtime.sagemaker.resources import is_missing
-from runtime.sagemaker.spend import DESCRIBED_AT_ONCE, Entry, described, entry, month_of, total_usd, unpriced
+from runtime.sagemaker.spend import DESCRIBED_AT_ONCE, Entry, entries, month_of, total_usd, unpriced
 
 STOPPED = ("Stopping", "Stopped")
 ENDPOINT_COLUMNS = ["endpoint", "dag_run", "task", "state", "instance", "hours", "usd"]
@@ -37,20 +37,19 @@ def ledger(target: Target, now: datetime) -> dict[str, Any]:
     parameter = target.client("ssm").get_parameter(Name=target.output("workflows", "SettingsParameter"))
     settings = json.loads(parameter["Parameter"]["Value"])
     month, prices = month_of(now), settings["usd_per_hour"]
-    entries = [
-        entry(kind, job, prices, now) for kind, job in described(client, prefix=target.prefix, now=now)
-    ]
-    entries.sort(key=lambda each: each.created_at)
+    jobs = sorted(
+        entries(client, prefix=target.prefix, prices=prices, now=now), key=lambda each: each.created_at
+    )
     hosts = list(hosted(client, prefix=target.prefix, prices=prices, since=month, now=now))
-    paid: list[Entry | Hosted] = [*entries, *hosts]
+    paid: list[Entry | Hosted] = [*jobs, *hosts]
     # A training that was stopped with its tuning job: who did it is written on the tuning job.
-    stopped = {each.tuning_arn for each in entries if each.tuning_arn and each.status in STOPPED}
+    stopped = {each.tuning_arn for each in jobs if each.tuning_arn and each.status in STOPPED}
     arns = [*(each.arn for each in paid), *stopped]
     with ThreadPoolExecutor(DESCRIBED_AT_ONCE) as pool:
         tags = dict(zip(arns, pool.map(lambda arn: _tags(client, arn), arns), strict=True))
     return {
         "month": month.strftime("%Y-%m"),
-        "jobs": [row(each, tags.get(each.tuning_arn or "", {}) | tags[each.arn]) for each in entries],
+        "jobs": [row(each, tags.get(each.tuning_arn or "", {}) | tags[each.arn]) for each in jobs],
         "usd": round(total_usd(paid), 4),
         "budget_usd": settings["monthly_budget_usd"],
         "without_a_price": unpriced(paid, prices),

@@ -49,7 +49,7 @@ def _row(event: dict[str, Any], queue: str) -> dict[str, Any] | None:
         told = json.loads(text) if text.startswith("{") else {}
     except ValueError:
         return None
-    if "failed_sample" in told:
+    if "failed_sample" in told and told.get("queue", queue) == queue:
         return {
             "at": _clock(event["timestamp"] / 1000),
             "failed": told["failed_sample"],

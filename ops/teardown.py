@@ -9,6 +9,8 @@ from ops.console import OperatorError
 from ops.target import Target
 
 BUCKETS = ("LogsBucket", "BundlesBucket", "DataBucket")
+# What is written there belongs to no stack (stacks/constructs/parameters.py).
+PARAMETERS = ("bundle/pointer", "sleep/state", "sleep/wanted", "sleep/memory")
 MOST_AT_ONCE = 1000
 MOST_SERVICES_AT_ONCE = 10
 MOST_TASKS_AT_ONCE = 100
@@ -27,6 +29,12 @@ def empty(target: Target) -> None:
         group = target.outputs_found.get(stack, {}).get("ModelPackageGroupName")
         if group:
             _empty_group(target, group)
+
+
+def delete_parameters(target: Target) -> None:
+    """Delete what the functions and hooks have remembered: another environment of this name would believe it."""
+    names = [f"{target.config.ssm_prefix}/{name}" for name in PARAMETERS]
+    target.client("ssm").delete_parameters(Names=names)
 
 
 def stop_tasks(target: Target) -> None:

@@ -40,7 +40,7 @@ class PointerError(Exception):
 class ReleaseBundle(BaseDagBundle):
     """Serves the release that the pointer names, or a given version of it.
 
-    :param pointer_parameter: SSM parameter that holds the live version, or `none` before the first push
+    :param pointer_parameter: SSM parameter that holds the live version, or `none`; the first push makes it
     :param releases_directory: shared directory with one folder for each release
     """
 
@@ -122,6 +122,8 @@ class ReleaseBundle(BaseDagBundle):
             answer = self._ssm.get_parameter(Name=self._pointer_parameter)["Parameter"]
         except (BotoCoreError, ClientError) as error:
             if self._pointer is None:
+                if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ParameterNotFound":
+                    return 0, NO_RELEASE
                 raise PointerError(f"the pointer {self._pointer_parameter} can't be read: {error}") from error
             log.warning("the pointer %s can't be read: %s", self._pointer_parameter, error)
             return self._pointer

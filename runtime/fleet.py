@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from typing import Any
 
 import boto3
@@ -35,6 +36,9 @@ class Fleet:
             record = json.loads(self._ssm.get_parameter(Name=self._parameter)["Parameter"]["Value"])
         except (BotoCoreError, ClientError, ValueError) as error:
             log.warning("%s can't be read: %s", self._parameter, error)
+            if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ParameterNotFound":
+                # It is there as long as the queue is: nobody looks after this worker any more.
+                self._record = {"written_at": time.time(), "take_work": False}
             return
         self._record = record if isinstance(record, dict) else {}
 

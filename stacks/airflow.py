@@ -186,6 +186,7 @@ class AirflowStack(cdk.Stack):
             definition=self._build_task("MaintenanceTask", program, ONE_OFF_SIZE, self.control_role),
             cluster=self.cluster,
             network=self._network,
+            sleep=self._config.sleep,
         )
 
     def _build_worker(self, queue: str) -> ecs.TaskDefinition:

@@ -14,6 +14,7 @@ from stacks.config import EnvironmentConfig
 from stacks.constructs.airflow_environment import pointer_parameter
 from stacks.constructs.bastion import CODEDEPLOY_TAG
 from stacks.constructs.github_role import GitHubRole
+from stacks.constructs.parameters import parameter_arn, read_and_write
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
 from stacks.waivers import waive
@@ -33,15 +34,8 @@ class DeliveryStack(cdk.Stack):
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, construct_id, **kwargs)
-        # The hooks move the pointer. CloudFormation writes a parameter again only when the template's own value
-        # changes, and this one never does: a deployment leaves the live version alone.
-        self.pointer = ssm.StringParameter(
-            self,
-            "Pointer",
-            parameter_name=pointer_parameter(config),
-            string_value="none",
-            description="The live version of the DAG bundle",
-        )
+        # The hooks make it with the first push, and move it with the next ones.
+        self.pointer = pointer_parameter(config)
         self.progress = ssm.StringParameter(
             self,
             "Progress",
@@ -79,15 +73,11 @@ class DeliveryStack(cdk.Stack):
             cdk.CfnOutput(self, "GitHubRoleArn", value=github.role.role_arn)
         cdk.CfnOutput(self, "ApplicationName", value=self.application.application_name)
         cdk.CfnOutput(self, "DeploymentGroupName", value=self.group.deployment_group_name)
-        cdk.CfnOutput(self, "PointerParameter", value=self.pointer.parameter_name)
+        cdk.CfnOutput(self, "PointerParameter", value=self.pointer)
 
     def _allow_bastion(self, config: EnvironmentConfig, network: NetworkStack, storage: StorageStack) -> None:
         file_system_id, verifier_secret_arn = (
-            self.format_arn(
-                service="ssm",
-                resource="parameter",
-                resource_name=f"{config.ssm_prefix.lstrip('/')}/{name}",
-            )
+            parameter_arn(self, f"{config.ssm_prefix}/{name}")
             for name in ("releases/file-system-id", "verifier/secret-arn")
         )
         policy = iam.ManagedPolicy(
@@ -100,9 +90,7 @@ class DeliveryStack(cdk.Stack):
                     actions=["s3:GetObject", "s3:GetObjectVersion"],
                     resources=[storage.bundles.arn_for_objects("*")],
                 ),
-                iam.PolicyStatement(
-                    actions=["ssm:GetParameter", "ssm:PutParameter"], resources=[self.pointer.parameter_arn]
-                ),
+                read_and_write(parameter_arn(self, self.pointer)),
                 iam.PolicyStatement(actions=["ssm:PutParameter"], resources=[self.progress.parameter_arn]),
                 iam.PolicyStatement(
                     actions=["ssm:GetParameter"], resources=[file_system_id, verifier_secret_arn]

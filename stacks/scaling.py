@@ -19,7 +19,8 @@ from stacks.config import EnvironmentConfig
 from stacks.constructs.airflow_environment import METRICS_DATABASE_USER
 from stacks.constructs.dashboard import Dashboard
 from stacks.constructs.database_reader import reader_environment, reader_files
-from stacks.constructs.python_function import PythonFunction, allow_parameter
+from stacks.constructs.parameters import parameter_arn, read_and_write
+from stacks.constructs.python_function import PythonFunction
 from stacks.constructs.sleep import Sleep
 from stacks.network import NetworkStack
 from stacks.storage import StorageStack
@@ -139,7 +140,7 @@ class ScalingStack(cdk.Stack):
             string_value="{}",
             description=f"Which workers of the queue {queue} stay; written by the load metric",
         )
-        allow_parameter(self.function, record)
+        self.function.add_to_role_policy(read_and_write(record.parameter_arn))
 
     def _grant(self, config: EnvironmentConfig, storage: StorageStack, airflow: AirflowStack) -> None:
         in_cluster = {"ArnEquals": {"ecs:cluster": airflow.cluster.cluster_arn}}
@@ -159,17 +160,21 @@ class ScalingStack(cdk.Stack):
             iam.PolicyStatement(
                 actions=["ecs:ListTasks", "ecs:DescribeTasks"], resources=["*"], conditions=in_cluster
             ),
+            # A task's id isn't known before; whatever is in the cluster may be stopped.
+            iam.PolicyStatement(
+                actions=["ecs:StopTask"],
+                resources=[
+                    self.format_arn(
+                        service="ecs", resource="task", resource_name=f"{airflow.cluster.cluster_name}/*"
+                    )
+                ],
+                conditions=in_cluster,
+            ),
             # AWS has no resource for describing a task definition.
             iam.PolicyStatement(actions=["ecs:DescribeTaskDefinition"], resources=["*"]),
             iam.PolicyStatement(
                 actions=["ssm:GetParameter"],
-                resources=[
-                    self.format_arn(
-                        service="ssm",
-                        resource="parameter",
-                        resource_name=f"{config.ssm_prefix.lstrip('/')}/sleep/state",
-                    )
-                ],
+                resources=[parameter_arn(self, f"{config.ssm_prefix}/sleep/state")],
             ),
             iam.PolicyStatement(
                 actions=["iam:PassRole"],
@@ -185,7 +190,7 @@ class ScalingStack(cdk.Stack):
             self.function.add_to_role_policy(statement)
         waive(
             policy_of(self.function.role),
-            "Any revision of the worker's families, and what takes no resource: ecs:ListTasks (within the cluster), "
+            "Any revision of the worker's families, any task of the cluster, and what takes no resource: ecs:ListTasks (within the cluster), "
             "cloudwatch:PutMetricData (within the namespace), network interfaces",
             "AwsSolutions-IAM5",
         )

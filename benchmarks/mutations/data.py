@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from benchmarks.mutations.draft import Draft, Template, environment, template
 
 BUCKET = "AWS::S3::Bucket"
@@ -179,7 +181,10 @@ def _(draft: Draft) -> None:
 
 @template("pointer-elsewhere", "what a push makes live is never served")
 def _(draft: Draft) -> None:
-    draft.properties("AWS::SSM::Parameter", "Pointer")["Name"] = "/updraft/dev/bundle/live"
+    statement = draft.statement("BastionPolicy", "ssm:PutParameter")
+    statement["Resource"] = json.loads(
+        json.dumps(statement["Resource"]).replace("bundle/pointer", "bundle/live")
+    )
 
 
 @template("settings-too-long", "a standard parameter holds 4 KiB: ValidationException")

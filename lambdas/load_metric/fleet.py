@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lambdas.load_metric.logic import SAMPLE_SECONDS, Decision, Queue
+from lambdas.load_metric.logic import Decision, Queue
 
 MOST_TASKS_AT_ONCE = 10
 # For so long a task that was started is looked up by its ARN, because ECS lists are eventually consistent.
@@ -65,7 +64,7 @@ class FleetRecord:
 
 
 class Launcher:
-    """Starts workers by RunTask, and remembers which it started a moment ago."""
+    """Starts workers by RunTask and remembers which it started a moment ago; stops those that can't leave."""
 
     def __init__(self, ecs: Any, cluster: str, network: Network, *, execute_command: bool = False) -> None:
         self._ecs = ecs
@@ -92,17 +91,22 @@ class Launcher:
             )
         return spot + on_demand
 
+    def stop(self, decision: Decision) -> None:
+        """Stop what the decision says."""
+        for arn in decision.stop:
+            self._ecs.stop_task(
+                cluster=self._cluster, task=arn, reason="Its health check fails, and no task runs on it"
+            )
+
     def _run(self, queue: Queue, provider: str, count: int, now: float) -> tuple[int, list[str]]:
         started, reasons = 0, []
-        for number, first in enumerate(range(0, count, MOST_TASKS_AT_ONCE)):
-            # The same sample repeated, as after a lost answer, starts nothing twice.
-            seed = f"{self._cluster}/{queue.queue}/{provider}/{int(now // SAMPLE_SECONDS)}/{number}"
+        for first in range(0, count, MOST_TASKS_AT_ONCE):
+            # boto3 gives each call a client token and keeps it when it repeats the call after a lost answer.
             answer = self._ecs.run_task(
                 cluster=self._cluster,
                 taskDefinition=queue.task_definition,
                 count=min(MOST_TASKS_AT_ONCE, count - first),
                 startedBy="load-metric",
-                clientToken=hashlib.sha256(seed.encode()).hexdigest()[:32],
                 capacityProviderStrategy=[{"capacityProvider": provider, "weight": 1}],
                 networkConfiguration=self._network.configuration(),
                 enableExecuteCommand=self._execute_command,

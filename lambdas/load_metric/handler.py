@@ -118,8 +118,10 @@ class Sampler:
                 decision = decide(queue, load, workers, record.keep)
                 self._tell(queue, load, workers, decision, now)
                 record.write(keep=decision.keep, closing=decision.closing, take_work=True, now=now)
+                self._launcher.stop(decision)
                 self.started += self._launcher.start(queue, decision, now)
             except Exception as error:
+                print(json.dumps({"failed_sample": str(error), "queue": queue.queue}))
                 self.failures.append(f"queue {queue.queue}: {error}")
 
     def _tell(self, queue: Queue, load: Load, workers: list[Worker], decision: Decision, now: float) -> None:
@@ -130,7 +132,8 @@ class Sampler:
             "ExpectedTasks": load.expected,
             "LiveWorkers": len(workers),
             "StartingWorkers": sum(worker.starting for worker in workers),
-            "Slots": queue.slots * sum(worker.current and not worker.starting for worker in workers),
+            "Slots": queue.slots
+            * sum(worker.current and not worker.starting and not worker.sick for worker in workers),
             "WantedWorkers": decision.wanted,
         }
         print(json.dumps({"sample": {"at": now, "queue": queue.queue, "metrics": values} | asdict(decision)}))

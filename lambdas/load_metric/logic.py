@@ -44,13 +44,16 @@ class Queue:
 class Worker:
     """A living worker task. `address` is None until its network interface is attached.
 
-    `current`: it runs the newest revision; `starting`: it is not known to take tasks yet.
+    `current`: it runs the newest revision; `starting`: it is not known to take tasks yet; `sick`: its health check
+    says that it takes none any more.
     """
 
     address: str | None
     current: bool
     starting: bool
     spot: bool = False
+    sick: bool = False
+    arn: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class Load:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do about one queue: how many workers to start, who stays, who stops consuming at once."""
+    """What to do about one queue: how many workers to start, who stays, who stops consuming at once, and the ARNs of
+    those to stop."""
 
     wanted: int
     start: int
@@ -76,17 +80,19 @@ class Decision:
     keep: tuple[str, ...]
     closing: tuple[str, ...]
     reason: str
+    stop: tuple[str, ...] = ()
 
 
 def decide(queue: Queue, load: Load, workers: Iterable[Worker], kept: Iterable[str]) -> Decision:
     """Size the fleet by slots. `kept` are the addresses kept so far: who stays changes as little as possible.
 
     What runs on workers of an older revision ends there and needs no slot; they take work until their successors
-    are up, then stop consuming. A deployment may therefore double the fleet, never more.
+    are up, then stop consuming. A deployment may therefore double the fleet, never more. ECS leaves a sick task alone
+    that belongs to no service: others take its place, and it is stopped when nothing runs on it.
     """
     fleet = list(workers)
-    current = [worker for worker in fleet if worker.current]
-    old = [worker for worker in fleet if not worker.current]
+    current = [worker for worker in fleet if worker.current and not worker.sick]
+    old = [worker for worker in fleet if not worker.current and not worker.sick]
     running = sum(_running(worker, load) for worker in current)
     demand = load.queued + load.expected + running
     needed = math.ceil(demand / queue.slots)
@@ -108,6 +114,7 @@ def decide(queue: Queue, load: Load, workers: Iterable[Worker], kept: Iterable[s
         keep=tuple(sorted(keep)),
         closing=tuple(sorted(closing)),
         reason=_reason(queue, load, running, needed, wanted, current=len(current), start=start),
+        stop=tuple(worker.arn for worker in fleet if worker.sick and not _running(worker, load)),
     )
 
 

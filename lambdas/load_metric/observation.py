@@ -155,8 +155,10 @@ def live_workers(ecs: Any, cluster: str, family: str, recent: Iterable[str]) -> 
         Worker(
             address=_address(task),
             current=task["taskDefinitionArn"] == newest,
-            starting=task.get("healthStatus") != "HEALTHY",
+            starting=task.get("healthStatus") not in ("HEALTHY", "UNHEALTHY"),
             spot=task.get("capacityProviderName") == "FARGATE_SPOT",
+            sick=task.get("healthStatus") == "UNHEALTHY",
+            arn=task["taskArn"],
         )
         for task in tasks
     ]

@@ -18,6 +18,8 @@ NAP_SECONDS = WAKE_AHEAD_SECONDS + 10 * 60
 # Falling asleep for less isn't worth it.
 SHORTEST_SLEEP_SECONDS = 15 * 60
 SCHEDULER = "scheduler"
+# Without these no task runs; what an environment has besides must not keep it from waking.
+AIRFLOW = frozenset({"control-plane", "webserver", "dag-processor", "triggerer", SCHEDULER})
 # The instance answers in all of these; in any other it is on its way.
 DATABASE_USABLE = frozenset(
     {"available", "backing-up", "modifying", "storage-optimization", "configuring-enhanced-monitoring"}
@@ -279,7 +281,7 @@ def wake(seen: Observed) -> Decision:
         for service in some:
             if not service.wanted and seen.memory.counts.get(service.name):
                 return Decision(Scale(service.name, seen.memory.counts[service.name]))
-        starting = [item.name for item in some if item.running < item.wanted]
+        starting = [item.name for item in some if item.name in AIRFLOW and item.running < item.wanted]
         if starting:
             return Decision(reason=f"starting: {', '.join(starting)}")
     if False in seen.rules:

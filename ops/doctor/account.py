@@ -134,18 +134,20 @@ class Account:
     @cached_property
     def pointer(self) -> str:
         """The live bundle version, or `none`."""
-        name = self.place.output("delivery", "PointerParameter")
-        return str(self.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
+        return self._parameter(self.place.output("delivery", "PointerParameter"), "none")
 
     @cached_property
     def sleep_state(self) -> str:
         """`awake`, or where it is on the way to sleep or back."""
+        return self._parameter(f"{self.config.ssm_prefix}/sleep/state", "awake")
+
+    def _parameter(self, name: str, default: str) -> str:
+        """What something has written there, the default before its first time."""
         ssm = self.client("ssm")
         try:
-            answer = ssm.get_parameter(Name=f"{self.config.ssm_prefix}/sleep/state")
+            return str(ssm.get_parameter(Name=name)["Parameter"]["Value"])
         except ssm.exceptions.ParameterNotFound:
-            return "awake"
-        return str(answer["Parameter"]["Value"])
+            return default
 
     def metric(
         self,

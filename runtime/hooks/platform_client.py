@@ -35,14 +35,17 @@ def tell_sign_of_life() -> None:
 
 
 class Pointer:
-    """The SSM parameter that holds the live version."""
+    """The SSM parameter that holds the live version; the first push makes it."""
 
     def __init__(self) -> None:
         self._ssm = client("ssm")
         self.name = environment("UPDRAFT_SSM_PREFIX") + "/bundle/pointer"
 
     def read(self) -> str:
-        return str(self._ssm.get_parameter(Name=self.name)["Parameter"]["Value"])
+        try:
+            return str(self._ssm.get_parameter(Name=self.name)["Parameter"]["Value"])
+        except self._ssm.exceptions.ParameterNotFound:
+            return "none"
 
     def write(self, version: str) -> None:
         self._ssm.put_parameter(Name=self.name, Value=version, Type="String", Overwrite=True)

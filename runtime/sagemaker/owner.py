@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.hooks.sagemaker import SageMakerHook
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from runtime.sagemaker.jobs import RETRIES
 from runtime.sagemaker.spend import spent_this_month
+from runtime.sagemaker.spend_memory import SpendMemory
 from runtime.sagemaker.trigger import task_state
 from runtime.settings import WorkflowSettings
 
@@ -78,9 +80,15 @@ class SageMakerOwner(BaseOperator):  # type: ignore[misc]
 
     def _refuse_over_budget(self, settings: WorkflowSettings) -> None:
         prefix = f"{os.environ['UPDRAFT_PROJECT']}-{os.environ['UPDRAFT_ENVIRONMENT']}"
+        now = datetime.now(UTC)
+        memory = SpendMemory(S3Hook(aws_conn_id=self.aws_conn_id).get_conn(), settings.data_bucket, now)
+        known = memory.read()
+        remembered = len(known)
         spent, unpriced = spent_this_month(
-            self.client, prefix=prefix, prices=settings.usd_per_hour, now=datetime.now(UTC)
+            self.client, prefix=prefix, prices=settings.usd_per_hour, now=now, known=known
         )
+        if len(known) > remembered:
+            memory.write(known)
         if unpriced:
             self.log.warning("not in the budget, since they have no price: %s", ", ".join(unpriced))
         if spent >= settings.monthly_budget_usd:

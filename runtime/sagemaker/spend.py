@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -62,25 +62,30 @@ def month_of(now: datetime) -> datetime:
 def entry(kind: str, job: Mapping[str, Any], prices: Mapping[str, float], now: datetime) -> Entry:
     """The line of a described job in the ledger of the month of `now`; `prices` are USD per hour by instance type."""
     names = KINDS[kind]
-    counts = instances(kind, job)
     share = _share(names, job, now)
     whole = billable_seconds(kind, job, now)
-    billable, pool = round(whole * share), _pool_seconds_this_month(job, now)
-    priced = all(each in prices for each in counts)
-    hourly = sum(prices[each] * count for each, count in counts.items()) if priced else None
-    return Entry(
+    unpriced_entry = Entry(
         kind=kind,
         name=job[names.name_key],
         arn=job[names.arn_key],
         tuning_arn=job.get("TuningJobArn"),
         status=job[names.status_key],
         created_at=job["CreationTime"],
-        instances=counts,
+        instances=instances(kind, job),
         seconds=round(job.get("TrainingTimeInSeconds", whole) * share),
-        billable_seconds=billable,
-        pool_seconds=pool,
-        usd=None if hourly is None else (billable + pool) / 3600 * hourly,
+        billable_seconds=round(whole * share),
+        pool_seconds=_pool_seconds_this_month(job, now),
+        usd=None,
     )
+    return priced(unpriced_entry, prices)
+
+
+def priced(each: Entry, prices: Mapping[str, float]) -> Entry:
+    """The line with what it costs at these prices."""
+    if not all(kind in prices for kind in each.instances):
+        return replace(each, usd=None)
+    hourly = sum(prices[kind] * count for kind, count in each.instances.items())
+    return replace(each, usd=(each.billable_seconds + each.pool_seconds) / 3600 * hourly)
 
 
 def total_usd(paid: Iterable[Entry | Hosted]) -> float:
@@ -93,9 +98,20 @@ def unpriced(paid: Iterable[Entry | Hosted], prices: Mapping[str, float]) -> lis
     return sorted({kind for each in paid for kind in each.instances if kind not in prices})
 
 
-def described(client: Any, *, prefix: str, now: datetime) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Kind and description of every billed job of an environment that was there in the month of `now`; of each kind
-    the oldest first."""
+def entries(
+    client: Any,
+    *,
+    prefix: str,
+    prices: Mapping[str, float],
+    now: datetime,
+    known: dict[str, Entry] | None = None,
+) -> Iterator[Entry]:
+    """The line of every billed job of an environment that was there in the month of `now`; of each kind the oldest
+    first.
+
+    `known` are lines that can't change any more, by ARN: their jobs aren't described again, and new ones are added.
+    """
+    known = {} if known is None else known
     month = month_of(now)
     with ThreadPoolExecutor(DESCRIBED_AT_ONCE) as pool:
         for kind in BILLED_KINDS:
@@ -105,24 +121,36 @@ def described(client: Any, *, prefix: str, now: datetime) -> Iterator[tuple[str,
                 SortBy="CreationTime", SortOrder="Ascending", PaginationConfig={"PageSize": PAGE_SIZE},
             )  # fmt: skip
             found = [
-                summary[names.name_key]
+                summary
                 for page in pages
                 for summary in page[names.summaries]
                 if summary[names.name_key].startswith(f"{prefix}-")
                 and _last_billed(names, summary, now) >= month
             ]
-            describe = getattr(client, names.describe)
-            for job in pool.map(lambda name, d=describe, k=names.name_key: d(**{k: name}), found):
-                yield kind, job
+
+            def line(summary: Mapping[str, Any], kind: str = kind, names: JobKind = names) -> Entry:
+                if (before := known.get(summary[names.arn_key])) is not None:
+                    return priced(before, prices)
+                job = getattr(client, names.describe)(**{names.name_key: summary[names.name_key]})
+                each = entry(kind, job, prices, now)
+                if _is_final(names, job):
+                    known[each.arn] = each
+                return each
+
+            yield from pool.map(line, found)
 
 
 def spent_this_month(
-    client: Any, *, prefix: str, prices: Mapping[str, float], now: datetime
+    client: Any,
+    *,
+    prefix: str,
+    prices: Mapping[str, float],
+    now: datetime,
+    known: dict[str, Entry] | None = None,
 ) -> tuple[float, list[str]]:
     """USD since the month began (UTC), of jobs and endpoints, and instance types that could not be priced."""
-    paid: list[Entry | Hosted] = [
-        entry(kind, job, prices, now) for kind, job in described(client, prefix=prefix, now=now)
-    ]
+    paid: list[Entry | Hosted] = []
+    paid += entries(client, prefix=prefix, prices=prices, now=now, known=known)
     paid += hosted(client, prefix=prefix, prices=prices, since=month_of(now), now=now)
     return total_usd(paid), unpriced(paid, prices)
 
@@ -133,6 +161,12 @@ def _last_billed(names: JobKind, summary: Mapping[str, Any], now: datetime) -> d
         return now
     ended: datetime = summary.get(f"{names.prefix}EndTime", summary["CreationTime"])
     return ended + timedelta(seconds=pool_seconds(summary, now))
+
+
+def _is_final(names: JobKind, job: Mapping[str, Any]) -> bool:
+    """Whether nothing more of a described job will be billed."""
+    pool = job.get("WarmPoolStatus", {}).get("Status", "Terminated")
+    return job[names.status_key] in ENDED and pool in ("Terminated", "Reused")
 
 
 def _share(names: JobKind, job: Mapping[str, Any], now: datetime) -> float:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from stacks.aws_rules.statements import allowed
+from stacks.aws_rules.statements import allowed, statements
 from stacks.aws_rules.templates import Finding, Templates, as_list
 
 LONGEST_SECONDS = 900
@@ -51,15 +51,21 @@ def schedules(templates: Templates) -> Iterator[Finding]:
 
 def delivery(templates: Templates) -> Iterator[Finding]:
     """What the hooks need on the bastion, and one pointer that hooks and DAG bundle both mean."""
-    pointers = {str(parameter.properties.get("Name")) for parameter in templates.of("AWS::SSM::Parameter")}
+    written = {
+        templates.text(statement.policy.stack, resource)
+        for statement in statements(templates)
+        if "ssm:PutParameter" in statement.actions
+        for resource in statement.resources
+    }
     for definition in templates.of("AWS::ECS::TaskDefinition"):
         text = json.dumps(definition.properties).replace('\\"', '"')
-        for wanted in set(re.findall(r'"pointer_parameter": "([^"]+)"', text)) - pointers:
-            yield definition.finding(
-                "DELIVERY-POINTER",
-                f"serves what {wanted} names, which no stack makes",
-                "Both sides take one name",
-            )
+        for wanted in set(re.findall(r'"pointer_parameter": "([^"]+)"', text)):
+            if not any(arn.endswith(f":parameter{wanted}") for arn in written):
+                yield definition.finding(
+                    "DELIVERY-POINTER",
+                    f"serves what {wanted} names, which nobody may write",
+                    "Both sides take one name",
+                )
     for instance in templates.of("AWS::EC2::Instance"):
         profile = templates.target(instance.stack, instance.properties.get("IamInstanceProfile"))
         if profile is None or not templates.of("AWS::CodeDeploy::DeploymentGroup"):

@@ -128,6 +128,8 @@ def _airflow_options(config: EnvironmentConfig, storage: StorageStack, namespace
     return {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
         "AIRFLOW__CORE__PARALLELISM": str(_parallelism(config)),
+        # When the pool is made. With more, tasks would wait in the broker for longer than they may.
+        "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": str(_slots(config)),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://webserver.{namespace}:8080/execution/",
@@ -205,8 +207,13 @@ def metrics(config: EnvironmentConfig) -> dict[str, str]:
 
 
 def _parallelism(config: EnvironmentConfig) -> int:
-    """As many task instances as the fleets have slots at most: twice `max`, while a deployment replaces workers."""
-    return sum(2 * worker.max * worker.concurrency for worker in config.workers.values())
+    """As many task instances as the fleets have slots at most: twice as many while a deployment replaces workers."""
+    return 2 * _slots(config)
+
+
+def _slots(config: EnvironmentConfig) -> int:
+    """The slots of all fleets at their `max`."""
+    return sum(worker.max * worker.concurrency for worker in config.workers.values())
 
 
 def secrets(storage: StorageStack) -> dict[str, ecs.Secret]:

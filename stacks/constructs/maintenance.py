@@ -8,15 +8,20 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 
+from stacks.constructs.sleep import cron
 from stacks.network import NetworkStack
+from stacks.sections import Sleep
 from stacks.waivers import policy_of, waive
 
-# 03:30 UTC: before most schedules, and outside the hours of most databases' maintenance.
-EVERY_NIGHT = "cron(30 3 * * ? *)"
+# In UTC: before most schedules, and outside the hours of most databases' maintenance.
+NIGHT = "03:30"
+# RDS takes up to ten minutes to start, the services a few more.
+WAKE_MINUTES = 30
+LAST_MINUTE = 24 * 60 - 1
 
 
 class Maintenance(Construct):
-    """A schedule that runs the definition's task. A night that is missed, as when asleep, is made up for by the next."""
+    """A schedule that runs the definition's task: every night, or soon after an environment that sleeps has woken."""
 
     def __init__(
         self,
@@ -26,6 +31,7 @@ class Maintenance(Construct):
         definition: ecs.TaskDefinition,
         cluster: ecs.ICluster,
         network: NetworkStack,
+        sleep: Sleep,
     ) -> None:
         super().__init__(scope, construct_id)
         stack = cdk.Stack.of(self)
@@ -55,8 +61,8 @@ class Maintenance(Construct):
             self,
             "EveryNight",
             description="Removes old metadata",
-            schedule_expression=EVERY_NIGHT,
-            schedule_expression_timezone="UTC",
+            schedule_expression=daily(sleep),
+            schedule_expression_timezone=sleep.time_zone if sleep.wake else "UTC",
             flexible_time_window=scheduler.CfnSchedule.FlexibleTimeWindowProperty(mode="OFF"),
             target=scheduler.CfnSchedule.TargetProperty(
                 arn=cluster.cluster_arn,
@@ -76,6 +82,16 @@ class Maintenance(Construct):
                 ),
             ),
         )
+
+
+def daily(sleep: Sleep) -> str:
+    """When the task runs: its database must be awake then."""
+    if sleep.wake is None:
+        return cron(NIGHT, "*")
+    hour, minute = map(int, sleep.wake.split(":"))
+    # Not beyond midnight, where the weekday would be another one.
+    at = min(hour * 60 + minute + WAKE_MINUTES, LAST_MINUTE)
+    return cron(f"{at // 60:02}:{at % 60:02}", ",".join(sleep.weekdays))
 
 
 def pass_roles_of(definition: ecs.TaskDefinition) -> iam.PolicyStatement:

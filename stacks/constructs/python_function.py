@@ -14,7 +14,6 @@ from typing import Any
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_ssm as ssm
 from aws_cdk.aws_logs import ILogGroup
 from constructs import Construct
 
@@ -100,18 +99,6 @@ class PythonFunction(Construct):
         if in_vpc:
             role.add_to_policy(iam.PolicyStatement(actions=NETWORK_INTERFACES, resources=["*"]))
         return role
-
-
-def allow_parameter(function: lambda_.Function, parameter: ssm.IStringParameter) -> None:
-    """Let a function read and write one parameter.
-
-    CDK's own grants add the parameter's history, and `ssm:DescribeParameters`, which AWS allows on no single one.
-    """
-    function.add_to_role_policy(
-        iam.PolicyStatement(
-            actions=["ssm:GetParameter", "ssm:PutParameter"], resources=[parameter.parameter_arn]
-        )
-    )
 
 
 def stage_package(package: Path, name: str, files: Mapping[str, Path]) -> None:

@@ -8,12 +8,12 @@ import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_scheduler as scheduler
-from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from stacks.config import EnvironmentConfig
 from stacks.constructs.bastion import CODEDEPLOY_TAG
-from stacks.constructs.python_function import PythonFunction, allow_parameter
+from stacks.constructs.parameters import parameter_arn, read_and_write
+from stacks.constructs.python_function import PythonFunction
 from stacks.waivers import policy_of, waive
 
 # Every stack, the ones that an environment may not have included.
@@ -22,7 +22,7 @@ STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "
 # are one): with its default of 128 MiB the function would run out of memory or of time. The observer has one client.
 OBSERVER_MEMORY_MIB = 256
 SLEEPER_MEMORY_MIB = 512
-PARAMETERS = {"state": "awake", "wanted": "awake", "memory": "{}"}
+PARAMETERS = ("state", "wanted", "memory")
 LISTED = (
     "TrainingJobs",
     "ProcessingJobs",
@@ -90,7 +90,7 @@ class Sleep(Construct):
             *self._looking_statements(),
         ]:
             self.function.add_to_role_policy(statement)
-        self._build_parameters()
+        self._allow_parameters()
         self._build_schedules()
         alarm = cloudwatch.Alarm(
             self,
@@ -119,17 +119,11 @@ class Sleep(Construct):
             "AwsSolutions-IAM5",
         )
 
-    def _build_parameters(self) -> None:
-        """Their values belong to the function: a deployment that doesn't change the template's leaves them alone."""
-        for name, value in PARAMETERS.items():
-            parameter = ssm.StringParameter(
-                self,
-                name.title(),
-                parameter_name=f"{self._config.ssm_prefix}/sleep/{name}",
-                string_value=value,
-                description=f"Sleep: {name}",
-            )
-            allow_parameter(self.function, parameter)
+    def _allow_parameters(self) -> None:
+        names = [f"{self._config.ssm_prefix}/sleep/{name}" for name in PARAMETERS]
+        self.function.add_to_role_policy(
+            read_and_write(*(parameter_arn(self._stack, name) for name in names))
+        )
 
     def _build_schedules(self) -> None:
         role = iam.Role(

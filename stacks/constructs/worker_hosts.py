@@ -63,8 +63,8 @@ class WorkerHosts(Construct):
             vpc_subnets=network.service_subnets,
             launch_template=template,
             min_capacity=0,
-            # At worst each worker has an instance of its own.
-            max_capacity=worker.max,
+            # At worst each worker has an instance of its own, and a deployment may double the fleet.
+            max_capacity=2 * worker.max,
             new_instances_protected_from_scale_in=True,
         )
         self.provider = ecs.AsgCapacityProvider(

@@ -49,6 +49,8 @@ def worlds(draw: st.DrawFn) -> tuple[Queue, Load, list[Worker], set[str]]:
             current=draw(st.booleans()),
             starting=draw(st.booleans()),
             spot=draw(st.booleans()),
+            sick=draw(st.sampled_from([False, False, False, True])),
+            arn=f"arn/{number}",
         )
         for number in range(draw(st.integers(0, 30)))
     ]
@@ -62,8 +64,8 @@ def worlds(draw: st.DrawFn) -> tuple[Queue, Load, list[Worker], set[str]]:
 def test_every_decision_is_safe(world: tuple[Queue, Load, list[Worker], set[str]]) -> None:
     queue, load, found, kept = world
     decision = decide(queue, load, found, kept)
-    current = [worker for worker in found if worker.current]
-    addresses = {worker.address for worker in found if worker.address}
+    current = [worker for worker in found if worker.current and not worker.sick]
+    addresses = {worker.address for worker in found if worker.address and not worker.sick}
     assert queue.min <= decision.wanted <= queue.max
     assert 0 <= decision.start_spot <= decision.start
     assert len(current) + decision.start <= max(queue.max, len(current))
@@ -71,6 +73,8 @@ def test_every_decision_is_safe(world: tuple[Queue, Load, list[Worker], set[str]
     assert set(decision.keep) | set(decision.closing) <= addresses
     assert not set(decision.keep) & set(decision.closing)
     assert {worker.address for worker in current}.isdisjoint(decision.closing)
+    idle_and_sick = [each for each in found if each.sick and not load.running.get(each.address or "")]
+    assert list(decision.stop) == [each.arn for each in idle_and_sick]
     # Enough slots stay for all that waits and runs, unless the bound or the fleet is smaller.
     if len(current) >= decision.wanted and all(worker.address for worker in current):
         on_kept = sum(load.running[address] for address in decision.keep if address in load.running)
@@ -129,6 +133,21 @@ def test_few_tasks_that_wait_briefly_start_no_worker_of_their_own() -> None:
     assert decide(empty, Load(1, 0), (), ()).start == 1
 
 
+def test_sick_worker_is_replaced_and_stopped_when_nothing_runs_on_it() -> None:
+    hung = Worker("10.0.0.0", current=True, starting=False, sick=True, arn="arn/hung")
+    for running, stop in ((3, ()), (0, ("arn/hung",))):
+        decision = decide(QUEUE, Load(4, 0, {"10.0.0.0": running}), [hung], ["10.0.0.0"])
+        assert (decision.start, decision.keep, decision.stop) == (1, (), stop)
+    # Those that are replaced count with the others: no failing image fills the account.
+    assert decide(QUEUE, Load(500), [hung] * 8, ()).start == 0
+
+
+def test_sick_worker_takes_no_place_of_a_successor() -> None:
+    old, hosts = workers([4], current=False)
+    hung = Worker("10.0.0.9", current=True, starting=False, sick=True)
+    assert decide(QUEUE, Load(0, 0, hosts), [*old, hung], ()).keep == ("10.0.0.0",)
+
+
 def test_reason_tells_the_sum_and_the_bound() -> None:
     found, hosts = workers([8, 8, 8, 8])
     reason = decide(QUEUE, Load(100, 3, hosts), found, ()).reason
@@ -161,6 +180,12 @@ class Ecs:
         self.failures = failures or {}
         self.tasks: list[dict[str, Any]] = []
         self.listed: list[str] = []
+        self.stopped: list[str] = []
+
+    def stop_task(self, *, cluster: str, task: str, reason: str) -> None:
+        assert cluster == "updraft-test"
+        assert reason
+        self.stopped.append(task)
 
     def run_task(self, **request: Any) -> dict[str, Any]:
         self.asked.append(request)
@@ -188,12 +213,12 @@ def launcher(ecs: Ecs) -> Launcher:
     return Launcher(ecs, "updraft-test", Network(["subnet-1"], ["sg-1"], "DISABLED"))
 
 
-def test_many_workers_are_started_in_calls_of_ten_with_tokens_of_their_own() -> None:
+def test_many_workers_are_started_in_calls_of_ten() -> None:
     ecs = Ecs()
     assert launcher(ecs).start(QUEUE, to_start(23), NOW) == 23
     assert [request["count"] for request in ecs.asked] == [10, 10, 3]
-    assert len({request["clientToken"] for request in ecs.asked}) == 3
-    assert all(len(request["clientToken"]) <= 64 for request in ecs.asked)
+    # boto3 makes one for each call: two samples of a kind must not share one.
+    assert not any("clientToken" in request for request in ecs.asked)
 
 
 def test_what_spot_has_no_room_for_is_started_on_demand() -> None:
@@ -216,7 +241,7 @@ def test_worker_that_ecs_does_not_list_yet_is_counted() -> None:
     one.start(QUEUE, to_start(1), NOW)
     ecs.tasks = [{"taskArn": "arn/1-0", "taskDefinitionArn": f"{FAMILY}:2", "desiredStatus": "RUNNING"}]
     assert live_workers(ecs, "updraft-test", FAMILY, one.recent(QUEUE, NOW + 10)) == [
-        Worker(None, current=True, starting=True)
+        Worker(None, current=True, starting=True, arn="arn/1-0")
     ]
     assert one.recent(QUEUE, NOW + fleet.RECENT_SECONDS) == []
 
@@ -228,11 +253,13 @@ def test_live_workers_are_told_apart() -> None:
         {"taskArn": "a", "taskDefinitionArn": f"{FAMILY}:1", "desiredStatus": "RUNNING", "healthStatus": "HEALTHY", "attachments": details},
         {"taskArn": "b", "taskDefinitionArn": f"{FAMILY}:2", "desiredStatus": "STOPPED"},
         {"taskArn": "c", "taskDefinitionArn": f"{FAMILY}:2", "desiredStatus": "RUNNING", "capacityProviderName": "FARGATE_SPOT"},
+        {"taskArn": "d", "taskDefinitionArn": f"{FAMILY}:2", "desiredStatus": "RUNNING", "healthStatus": "UNHEALTHY"},
     ]  # fmt: skip
-    ecs.listed = ["a", "b", "c"]
+    ecs.listed = ["a", "b", "c", "d"]
     assert live_workers(ecs, "updraft-test", FAMILY, ()) == [
-        Worker("10.0.0.1", current=False, starting=False),
-        Worker(None, current=True, starting=True, spot=True),
+        Worker("10.0.0.1", current=False, starting=False, arn="a"),
+        Worker(None, current=True, starting=True, spot=True, arn="c"),
+        Worker(None, current=True, starting=False, sick=True, arn="d"),
     ]
 
 
@@ -319,6 +346,26 @@ def test_sample_starts_records_publishes_and_tells_why(capsys: pytest.CaptureFix
     }  # fmt: skip
     assert all(item["StorageResolution"] == 1 for item in request["MetricData"])
     assert [item["Name"] for item in request["MetricData"][0]["Dimensions"]] == ["environment", "queue"]
+
+
+def test_sample_stops_a_sick_worker() -> None:
+    ecs = Ecs()
+    ecs.tasks = [
+        {"taskArn": "d", "taskDefinitionArn": f"{FAMILY}:2", "desiredStatus": "RUNNING", "healthStatus": "UNHEALTHY"}
+    ]  # fmt: skip
+    ecs.listed = ["d"]
+    one, _ = sampler(Ssm(), ecs)
+    one.sample(EmptyDatabase())
+    assert (ecs.stopped, one.started, one.failures) == (["d"], 3, [])
+
+
+def test_worker_that_was_refused_is_told_with_its_queue(capsys: pytest.CaptureFixture[str]) -> None:
+    one, _ = sampler(Ssm(), Ecs({"FARGATE": [{"reason": "You've reached the limit on the number of vCPUs"}]}))
+    one.sample(EmptyDatabase())
+    [_, told] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert told["queue"] == "default"
+    assert "the limit on the number of vCPUs" in told["failed_sample"]
+    assert len(one.failures) == 1
 
 
 def test_sleeping_environment_closes_every_worker() -> None:

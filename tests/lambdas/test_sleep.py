@@ -325,6 +325,17 @@ def test_it_refuses_to_sleep_and_says_why(values: dict[str, Any], reason: str) -
     assert decide(seen(**values)).step == logic.Scale("scheduler", 1)
 
 
+def test_a_service_that_is_not_airflows_keeps_nothing_from_waking() -> None:
+    going = {"wants_sleep": False, "state": logic.WAKING, "rules": frozenset({False})}
+    services = (Service("webserver", 1, 1), Service("mlflow", 0, 0), Service("scheduler", 0, 0))
+    memory = Memory({"webserver": 1, "mlflow": 1, "scheduler": 1}, touched=True)
+    assert decide(seen(services=services, memory=memory, **going)).step == logic.Scale("mlflow", 1)
+    asked = (Service("webserver", 1, 1), Service("mlflow", 1, 0), Service("scheduler", 0, 0))
+    assert decide(seen(services=asked, memory=memory, **going)).step == logic.Scale("scheduler", 1)
+    missing = (Service("webserver", 1, 0), Service("mlflow", 1, 1), Service("scheduler", 0, 0))
+    assert decide(seen(services=missing, memory=memory, **going)).reason == "starting: webserver"
+
+
 def test_what_is_not_touched_is_left_alone_when_awake() -> None:
     stopped_by_hand = (Service("webserver", 0, 0),)
     assert decide(seen(wants_sleep=False, memory=Memory({"webserver": 1}), services=stopped_by_hand)).done

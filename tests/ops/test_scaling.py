@@ -61,12 +61,14 @@ def test_explain_shows_samples_and_failures_of_one_queue() -> None:
             sample(),
             sample(queue="gpu"),
             '{"failed_sample": "TimeoutError: late"}',
+            '{"failed_sample": "refused", "queue": "default"}',
+            '{"failed_sample": "refused", "queue": "gpu"}',
             "START RequestId",
             "{not json",
         ]
     )
     rows = scaling.explain(found, "default", minutes=5, now=NOW)
-    assert [row["reason"] for row in rows] == ["why", "TimeoutError: late"]
+    assert [row["reason"] for row in rows] == ["why", "TimeoutError: late", "refused"]
     assert rows[0]["at"] == "2027-01-15T08:00:00Z"
     assert (rows[0]["queued"], rows[0]["expected"], rows[0]["wanted"], rows[0]["started"]) == (9, 2, 3, 2)
     assert found.asked == [{"logGroupName": "group", "startTime": int((NOW - 300) * 1000)}]

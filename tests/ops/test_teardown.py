@@ -163,8 +163,13 @@ def test_destroy_takes_its_steps_in_order(keeps: bool, monkeypatch: pytest.Monke
         told.append("empty")
         return {}
 
+    def forgotten(asked: Json) -> Json:
+        told.append(f"forget {len(asked['Names'])}")
+        assert all(name.startswith("/updraft/dev/") for name in asked["Names"])
+        return {}
+
     target = FakeTarget(
-        cluster.answers | {"ListObjectVersions": listed},
+        cluster.answers | {"ListObjectVersions": listed, "DeleteParameters": forgotten},
         keep_data_on_destroy=keeps,
     )
     target.__dict__["outputs_found"] = {
@@ -182,4 +187,4 @@ def test_destroy_takes_its_steps_in_order(keeps: bool, monkeypatch: pytest.Monke
     result = CliRunner().invoke(app, ["destroy", "--environment", "dev", "--yes"])
     assert result.exit_code == 0, result.output
     emptied = [] if keeps else ["empty"]
-    assert told == ["destroy updraft-dev-scaling", "stop 0", *emptied, "destroy --all"]
+    assert told == ["destroy updraft-dev-scaling", "stop 0", *emptied, "destroy --all", "forget 4"]

@@ -1,11 +1,12 @@
 """What a worker reads from the fleet's record, and that silence never sends it away."""
 
 import json
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +63,14 @@ def test_silence_of_ssm_makes_a_spare_worker_stay() -> None:
     fleet = fleet_with(record(), silent, silent)
     assert fleet.order(NOW + FRESH_SECONDS - 1) is Order.SPARE
     assert fleet.order(NOW + FRESH_SECONDS + 1) is Order.STAY
+
+
+def test_worker_of_a_queue_that_is_gone_takes_no_more_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    gone = ClientError({"Error": {"Code": "ParameterNotFound", "Message": ""}}, "GetParameter")
+    denied = ClientError({"Error": {"Code": "AccessDeniedException", "Message": ""}}, "GetParameter")
+    assert fleet_with(record(keep=[OWN]), gone).order(NOW + 5) is Order.CLOSE
+    assert fleet_with(record(keep=[OWN]), denied).order(NOW + 5) is Order.STAY
 
 
 @given(age=st.floats(FRESH_SECONDS + 0.5, 1e8))

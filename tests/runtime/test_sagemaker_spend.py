@@ -1,15 +1,19 @@
 """What one described job costs in a month, and how the month's jobs are asked for."""
 
+import io
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from botocore.stub import ANY, Stubber
 
 from runtime.sagemaker.kinds import KINDS, cluster, instances
 from runtime.sagemaker.requests import SPOT_WAIT_FACTOR
-from runtime.sagemaker.spend import BILLED_KINDS, LONGEST_JOB, entry, spent_this_month
+from runtime.sagemaker.spend import BILLED_KINDS, LONGEST_JOB, Entry, entry, priced, spent_this_month
+from runtime.sagemaker.spend_memory import SpendMemory
 from stacks.sections import Workflows
 
 NOW = datetime(2026, 3, 1, 10, tzinfo=UTC)
@@ -19,7 +23,7 @@ PRICES = {"ml.g5.xlarge": 3.6, "ml.m5.large": 0.36}
 
 def training(**changes: Any) -> dict[str, Any]:
     return {
-        "TrainingJobName": "n", "TrainingJobArn": "arn:n", "TrainingJobStatus": "Completed",
+        "TrainingJobName": "n-1", "TrainingJobArn": "arn:n", "TrainingJobStatus": "Completed",
         "CreationTime": NOW, "ResourceConfig": {"InstanceType": "ml.g5.xlarge", "InstanceCount": 1},
     } | changes  # fmt: skip
 
@@ -133,3 +137,83 @@ def test_instances_of_groups_are_paid_at_their_own_prices() -> None:
 )  # fmt: skip
 def test_instances_of_a_job(kind: str, job: dict[str, Any], expected: dict[str, int]) -> None:
     assert instances(kind, job) == expected
+
+
+class Bucket:
+    """One object; `content` is None before it is written."""
+
+    def __init__(self, content: bytes | None = None) -> None:
+        self.content = content
+        self.key = ""
+
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
+        assert Bucket == "data"
+        self.key = Key
+        if self.content is None:
+            raise ClientError({"Error": {"Code": "NoSuchKey", "Message": ""}}, "GetObject")
+        return {"Body": io.BytesIO(self.content)}
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> None:
+        assert (Bucket, Key) == ("data", self.key)
+        self.content = Body
+
+
+def test_remembered_lines_come_back_as_they_were() -> None:
+    started = NOW - timedelta(hours=1)
+    lines = [
+        entry("training", training(TrainingStartTime=started, TrainingEndTime=NOW), PRICES, NOW),
+        entry("training", training(TrainingJobArn="arn:m", TuningJobArn="arn:t"), PRICES, NOW),
+    ]
+    bucket = Bucket()
+    memory = SpendMemory(bucket, "data", NOW)
+    assert memory.read() == {}
+    memory.write({each.arn: each for each in lines})
+    assert bucket.key == "spend/2026-03.json"
+    assert memory.read() == {each.arn: each for each in lines}
+
+
+@pytest.mark.parametrize("content", [b"", b"{}x", b"[1]", b'[{"arn": "a"}]', b'{"a": 1}', b"\xff"])
+def test_memory_that_is_damaged_is_none(content: bytes) -> None:
+    assert SpendMemory(Bucket(content), "data", NOW).read() == {}
+
+
+def test_remembered_line_is_paid_at_todays_prices() -> None:
+    line = entry(
+        "training", training(TrainingStartTime=NOW - timedelta(hours=1), TrainingEndTime=NOW), {}, NOW
+    )
+    assert line.usd is None
+    assert priced(line, PRICES).usd == pytest.approx(3.6)
+    assert priced(priced(line, PRICES), {}).usd is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "remembered"),
+    [
+        ({}, True),
+        ({"TrainingJobStatus": "InProgress"}, False),
+        ({"TrainingJobStatus": "Stopping"}, False),
+        ({"WarmPoolStatus": {"Status": "Available"}}, False),
+        ({"WarmPoolStatus": {"Status": "InUse"}}, False),
+        ({"WarmPoolStatus": {"Status": "Terminated"}}, True),
+    ],
+)
+def test_only_what_costs_nothing_more_is_remembered(changes: dict[str, Any], remembered: bool) -> None:
+    job = training(TrainingStartTime=NOW, TrainingEndTime=NOW) | changes
+
+    class Client:
+        described = 0
+
+        def get_paginator(self, operation: str) -> Any:
+            kind = {"list_training_jobs": "TrainingJobSummaries", "list_processing_jobs": "ProcessingJobSummaries",
+                    "list_transform_jobs": "TransformJobSummaries", "list_endpoints": "Endpoints"}[operation]  # fmt: skip
+            page = {kind: [job] if operation == "list_training_jobs" else []}
+            return SimpleNamespace(paginate=lambda **_: [page])
+
+        def describe_training_job(self, **_: Any) -> dict[str, Any]:
+            self.described += 1
+            return job
+
+    client, known = Client(), dict[str, Entry]()
+    for _ in range(2):
+        spent_this_month(client, prefix="n", prices=PRICES, now=NOW, known=known)
+    assert (list(known), client.described) == ((["arn:n"], 1) if remembered else ([], 2))

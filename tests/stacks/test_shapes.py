@@ -182,7 +182,7 @@ def test_instances_stay_while_a_task_runs_and_are_drained_before_they_go() -> No
     [(_, group)] = resources(unusual(), "AWS::AutoScaling::AutoScalingGroup")
     # Without it ECS refuses managed termination protection.
     assert group["Properties"]["NewInstancesProtectedFromScaleIn"] is True
-    assert (group["Properties"]["MinSize"], group["Properties"]["MaxSize"]) == ("0", "4")
+    assert (group["Properties"]["MinSize"], group["Properties"]["MaxSize"]) == ("0", "8")
     [(_, template)] = resources(unusual(), "AWS::EC2::LaunchTemplate")
     data = template["Properties"]["LaunchTemplateData"]
     assert data["MetadataOptions"]["HttpTokens"] == "required"

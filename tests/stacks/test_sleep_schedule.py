@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from stacks.config import ConfigError, parse_environment
+from stacks.constructs.maintenance import daily
 from stacks.constructs.sleep import cron
 from stacks.sections import Sleep
 
@@ -53,3 +54,17 @@ def test_mistakes_are_told_all_at_once(sleep: dict[str, Any], mistakes: list[str
 )
 def test_times_become_schedules(time: str, weekdays: str, expression: str) -> None:
     assert cron(time, weekdays) == expression
+
+
+@pytest.mark.parametrize(
+    ("wake", "expression"),
+    [
+        (None, "cron(30 3 ? * * *)"),
+        ("08:00", "cron(30 8 ? * MON,TUE,WED,THU,FRI *)"),
+        ("07:45", "cron(15 8 ? * MON,TUE,WED,THU,FRI *)"),
+        # At midnight another day would begin, on which it may sleep.
+        ("23:40", "cron(59 23 ? * MON,TUE,WED,THU,FRI *)"),
+    ],
+)
+def test_clean_up_runs_while_the_environment_is_awake(wake: str | None, expression: str) -> None:
+    assert daily(Sleep(at="18:00", wake=wake) if wake else Sleep()) == expression

@@ -185,7 +185,7 @@ def test_bastion_writes_the_pointer_and_the_progress_and_no_other_parameter(envi
     ]
     resources_written = json.dumps([statement["Resource"] for statement in writes])
     assert len(writes) == 2
-    assert "Pointer" in resources_written
+    assert "bundle/pointer" in resources_written
     assert "Progress" in resources_written
     assert "*" not in resources_written
 

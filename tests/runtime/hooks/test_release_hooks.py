@@ -29,7 +29,7 @@ class Platform:
     """What the hooks ask: parameters, the secret, and a verifier whose refusals are set by the test."""
 
     def __init__(self) -> None:
-        self.parameters = {POINTER: "none", "/updraft/test/verifier/secret-arn": "arn:verifier"}
+        self.parameters = {"/updraft/test/verifier/secret-arn": "arn:verifier"}
         self.refusals: dict[str, list[str]] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.in_use: list[str] = []
@@ -77,6 +77,8 @@ class Platform:
             assert asked["Overwrite"] is True
             self.parameters[asked["Name"]] = asked["Value"]
             return 200, {"Version": 2}
+        if asked["Name"] not in self.parameters:
+            return 400, {"__type": "ParameterNotFound", "message": ""}
         return 200, {
             "Parameter": {"Name": asked["Name"], "Value": self.parameters[asked["Name"]], "Version": 1}
         }
@@ -156,7 +158,7 @@ class Bastion:
 
     @property
     def pointer(self) -> str:
-        return self.platform.parameters[POINTER]
+        return self.platform.parameters.get(POINTER, "none")
 
     def found(self) -> list[str]:
         return sorted(path.name for path in self.releases.iterdir())

@@ -59,6 +59,20 @@ class BundleTest(unittest.TestCase):
         assert bundle.get_current_version() is None
         assert list(bundle.path.iterdir()) == []
 
+    def test_before_the_first_push_there_is_no_pointer(self) -> None:
+        self.ssm.failure = ClientError({"Error": {"Code": "ParameterNotFound"}}, "GetParameter")
+        bundle = self.bundle()
+        bundle.initialize()
+        assert bundle.get_current_version() is None
+        self.ssm.failure = None
+        self.ssm.history.append(self.stage("1"))
+        bundle.refresh()
+        assert self.served(bundle) == "1"
+        # Once there was one, its absence is a trouble like any other.
+        self.ssm.failure = ClientError({"Error": {"Code": "ParameterNotFound"}}, "GetParameter")
+        bundle.refresh()
+        assert self.served(bundle) == "1"
+
     def test_refresh_follows_the_pointer_there_and_back(self) -> None:
         first, second = self.stage("1"), self.stage("2")
         self.ssm.history.append(first)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import unittest
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from airflow.sdk.exceptions import (
     AirflowException,
@@ -123,6 +125,33 @@ class Limits(JobsCase):
         ):
             self.operator().execute(self.context(try_number=3))
         self.assertEqual(self.active, ["updraft-test-old"])
+
+    def test_ended_job_is_described_once_for_the_budget(self) -> None:
+        name = self.run_try().trigger.watched.name
+        now = datetime.now(UTC)
+        self.sagemaker.end(name, "Failed", CreationTime=now, TrainingStartTime=now, TrainingEndTime=now)
+        self.run_try(try_number=2)
+        [line] = json.loads(self.s3.objects[f"spend/{now:%Y-%m}.json"])
+        self.assertEqual((line["name"], line["billable_seconds"]), (name, 100))
+        described: list[str] = []
+        describe = self.sagemaker.describe_training_job
+
+        def counted(TrainingJobName: str) -> dict[str, Any]:
+            described.append(TrainingJobName)
+            return describe(TrainingJobName)
+
+        with mock.patch.object(self.sagemaker, "describe_training_job", counted):
+            self.operator()._refuse_over_budget(SETTINGS)
+        self.assertNotIn(name, described)
+
+    def test_budget_is_held_also_when_nothing_can_be_remembered(self) -> None:
+        self.s3.failure = ClientError({"Error": {"Code": "SlowDown", "Message": ""}}, "GetObject")
+        self.run_try()
+        [name] = self.active
+        self.sagemaker.end(name, "Failed", BillableTimeInSeconds=10_101, TrainingEndTime=datetime.now(UTC),
+                           TrainingStartTime=datetime.now(UTC), CreationTime=datetime.now(UTC))  # fmt: skip
+        with self.assertRaisesRegex(AirflowFailException, r"cost \$10.10 this month"):
+            self.operator().execute(self.context(try_number=2))
 
 
 class Following(JobsCase):

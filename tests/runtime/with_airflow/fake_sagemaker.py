@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import unittest
 from datetime import UTC, datetime, timedelta
@@ -122,6 +123,28 @@ class FakeSageMaker:
         raise AttributeError(name)
 
 
+class FakeS3:
+    """Objects by key; `failure` is raised by every call."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.failure: Exception | None = None
+
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
+        assert Bucket == "data"
+        if self.failure:
+            raise self.failure
+        if Key not in self.objects:
+            raise ClientError({"Error": {"Code": "NoSuchKey", "Message": ""}}, "GetObject")
+        return {"Body": io.BytesIO(self.objects[Key])}
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> None:
+        assert Bucket == "data"
+        if self.failure:
+            raise self.failure
+        self.objects[Key] = Body
+
+
 class Store(dict[str, Any]):
     """The task state store: it outlives the tries and the clears of a task instance."""
 
@@ -136,6 +159,7 @@ class JobsCase(unittest.TestCase):
         environment = {"UPDRAFT_PROJECT": "updraft", "UPDRAFT_ENVIRONMENT": "test"}
         self.sagemaker = FakeSageMaker()
         self.store = Store()
+        self.s3 = FakeS3()
         self.state: str | None = "running"
         for patch in (
             mock.patch.dict(os.environ, environment),
@@ -144,6 +168,7 @@ class JobsCase(unittest.TestCase):
             mock.patch.object(trigger, "task_state", self.task_state),
             mock.patch.object(trigger, "SageMakerHook", self.hook),
             mock.patch.object(owner, "SageMakerHook", self.hook),
+            mock.patch.object(owner, "S3Hook", lambda **_: SimpleNamespace(get_conn=lambda: self.s3)),
             mock.patch.object(jobs, "STOP_POLL_SECONDS", 0),
         ):
             patch.start()
