@@ -16,6 +16,7 @@ import threading
 import time
 from typing import Any
 
+import psutil
 from celery import bootsteps
 from celery.worker import state
 
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 FLEET_SECONDS = 10.0
+# A loop that has not turned for so long is not waiting for a broker that comes back: the worker takes no task any more.
+HUNG_SECONDS = 600.0
 # So long before SIGKILL a task gets SIGTERM: its supervisor escalates after five seconds, logs go to S3 after that.
 LAST_CALL_SECONDS = 20.0
 # What a task imports beyond what the worker's parent has: imported once there, every forked child has it.
@@ -74,10 +77,11 @@ class LeaveStep(bootsteps.StartStopStep):  # type: ignore[misc]
             address=socket.gethostbyname(socket.getfqdn()),
         )
         self._ended = threading.Event()
+        self._ticked_at = time.monotonic()
 
     def start(self, worker: Any) -> None:
         """Begin to tick, and to look at the fleet beside the event loop."""
-        threading.Thread(target=self._watch_fleet, name="fleet", daemon=True).start()
+        threading.Thread(target=self._watch_fleet, args=(worker,), name="fleet", daemon=True).start()
         worker.timer.call_repeatedly(TICK_SECONDS, self._tick, (worker,))
 
     def stop(self, worker: Any) -> None:
@@ -85,9 +89,14 @@ class LeaveStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._ended.set()
         threading.Thread(target=self._last_call, args=(worker,), name="last-call", daemon=True).start()
 
-    def _watch_fleet(self) -> None:
+    def _watch_fleet(self, worker: Any) -> None:
         while not self._ended.wait(FLEET_SECONDS):
             self._fleet.look()
+            silent_seconds = time.monotonic() - self._ticked_at
+            if silent_seconds > HUNG_SECONDS and not _runs_tasks(worker):
+                log.error("the event loop has not turned for %.0f s: the worker ends", silent_seconds)
+                # Nothing that would be tidied up answers any more.
+                os._exit(1)
 
     def _last_call(self, worker: Any) -> None:
         """Tell tasks that still run shortly before SIGKILL: the time since SIGTERM is known only from here on."""
@@ -99,6 +108,7 @@ class LeaveStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _tick(self, worker: Any) -> None:
         WORKER_FILE.touch()
+        self._ticked_at = time.monotonic()
         consumer = worker.consumer.task_consumer
         consuming = consumer is not None and consumer.consuming_from(self._queue)
         action = self._departure.tick(
@@ -118,3 +128,12 @@ class LeaveStep(bootsteps.StartStopStep):  # type: ignore[misc]
         elif action is Action.CONSUME and not consuming and consumer is not None:
             log.warning("consuming from %s again", self._queue)
             worker.consumer.add_task_queue(self._queue)
+
+
+def _runs_tasks(worker: Any) -> bool:
+    """Whether a process of the pool has a child: every task of Airflow is a process of its own below one."""
+    for pid in worker.pool.info.get("processes", ()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).children():
+                return True
+    return False

@@ -160,16 +160,6 @@ class ScalingStack(cdk.Stack):
             iam.PolicyStatement(
                 actions=["ecs:ListTasks", "ecs:DescribeTasks"], resources=["*"], conditions=in_cluster
             ),
-            # A task's id isn't known before; whatever is in the cluster may be stopped.
-            iam.PolicyStatement(
-                actions=["ecs:StopTask"],
-                resources=[
-                    self.format_arn(
-                        service="ecs", resource="task", resource_name=f"{airflow.cluster.cluster_name}/*"
-                    )
-                ],
-                conditions=in_cluster,
-            ),
             # AWS has no resource for describing a task definition.
             iam.PolicyStatement(actions=["ecs:DescribeTaskDefinition"], resources=["*"]),
             iam.PolicyStatement(
@@ -190,7 +180,7 @@ class ScalingStack(cdk.Stack):
             self.function.add_to_role_policy(statement)
         waive(
             policy_of(self.function.role),
-            "Any revision of the worker's families, any task of the cluster, and what takes no resource: ecs:ListTasks (within the cluster), "
+            "Any revision of the worker's families, and what takes no resource: ecs:ListTasks (within the cluster), "
             "cloudwatch:PutMetricData (within the namespace), network interfaces",
             "AwsSolutions-IAM5",
         )

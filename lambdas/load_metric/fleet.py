@@ -64,7 +64,7 @@ class FleetRecord:
 
 
 class Launcher:
-    """Starts workers by RunTask and remembers which it started a moment ago; stops those that can't leave."""
+    """Starts workers by RunTask, and remembers which it started a moment ago."""
 
     def __init__(self, ecs: Any, cluster: str, network: Network, *, execute_command: bool = False) -> None:
         self._ecs = ecs
@@ -90,13 +90,6 @@ class Launcher:
                 f"ECS started {spot + on_demand} of {decision.start} workers: {', '.join(reasons + more) or 'no reason given'}"
             )
         return spot + on_demand
-
-    def stop(self, decision: Decision) -> None:
-        """Stop what the decision says."""
-        for arn in decision.stop:
-            self._ecs.stop_task(
-                cluster=self._cluster, task=arn, reason="Its health check fails, and no task runs on it"
-            )
 
     def _run(self, queue: Queue, provider: str, count: int, now: float) -> tuple[int, list[str]]:
         started, reasons = 0, []

@@ -118,7 +118,6 @@ class Sampler:
                 decision = decide(queue, load, workers, record.keep)
                 self._tell(queue, load, workers, decision, now)
                 record.write(keep=decision.keep, closing=decision.closing, take_work=True, now=now)
-                self._launcher.stop(decision)
                 self.started += self._launcher.start(queue, decision, now)
             except Exception as error:
                 print(json.dumps({"failed_sample": str(error), "queue": queue.queue}))

@@ -53,7 +53,6 @@ class Worker:
     starting: bool
     spot: bool = False
     sick: bool = False
-    arn: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do about one queue: how many workers to start, who stays, who stops consuming at once, and the ARNs of
-    those to stop."""
+    """What to do about one queue: how many workers to start, who stays, who stops consuming at once."""
 
     wanted: int
     start: int
@@ -80,7 +78,6 @@ class Decision:
     keep: tuple[str, ...]
     closing: tuple[str, ...]
     reason: str
-    stop: tuple[str, ...] = ()
 
 
 def decide(queue: Queue, load: Load, workers: Iterable[Worker], kept: Iterable[str]) -> Decision:
@@ -88,7 +85,7 @@ def decide(queue: Queue, load: Load, workers: Iterable[Worker], kept: Iterable[s
 
     What runs on workers of an older revision ends there and needs no slot; they take work until their successors
     are up, then stop consuming. A deployment may therefore double the fleet, never more. ECS leaves a sick task alone
-    that belongs to no service: others take its place, and it is stopped when nothing runs on it.
+    that belongs to no service: others take its place, and it ends itself (`runtime.worker`).
     """
     fleet = list(workers)
     current = [worker for worker in fleet if worker.current and not worker.sick]
@@ -114,7 +111,6 @@ def decide(queue: Queue, load: Load, workers: Iterable[Worker], kept: Iterable[s
         keep=tuple(sorted(keep)),
         closing=tuple(sorted(closing)),
         reason=_reason(queue, load, running, needed, wanted, current=len(current), start=start),
-        stop=tuple(worker.arn for worker in fleet if worker.sick and not _running(worker, load)),
     )
 
 

@@ -158,7 +158,6 @@ def live_workers(ecs: Any, cluster: str, family: str, recent: Iterable[str]) -> 
             starting=task.get("healthStatus") not in ("HEALTHY", "UNHEALTHY"),
             spot=task.get("capacityProviderName") == "FARGATE_SPOT",
             sick=task.get("healthStatus") == "UNHEALTHY",
-            arn=task["taskArn"],
         )
         for task in tasks
     ]

@@ -50,7 +50,6 @@ def worlds(draw: st.DrawFn) -> tuple[Queue, Load, list[Worker], set[str]]:
             starting=draw(st.booleans()),
             spot=draw(st.booleans()),
             sick=draw(st.sampled_from([False, False, False, True])),
-            arn=f"arn/{number}",
         )
         for number in range(draw(st.integers(0, 30)))
     ]
@@ -73,8 +72,6 @@ def test_every_decision_is_safe(world: tuple[Queue, Load, list[Worker], set[str]
     assert set(decision.keep) | set(decision.closing) <= addresses
     assert not set(decision.keep) & set(decision.closing)
     assert {worker.address for worker in current}.isdisjoint(decision.closing)
-    idle_and_sick = [each for each in found if each.sick and not load.running.get(each.address or "")]
-    assert list(decision.stop) == [each.arn for each in idle_and_sick]
     # Enough slots stay for all that waits and runs, unless the bound or the fleet is smaller.
     if len(current) >= decision.wanted and all(worker.address for worker in current):
         on_kept = sum(load.running[address] for address in decision.keep if address in load.running)
@@ -133,11 +130,10 @@ def test_few_tasks_that_wait_briefly_start_no_worker_of_their_own() -> None:
     assert decide(empty, Load(1, 0), (), ()).start == 1
 
 
-def test_sick_worker_is_replaced_and_stopped_when_nothing_runs_on_it() -> None:
-    hung = Worker("10.0.0.0", current=True, starting=False, sick=True, arn="arn/hung")
-    for running, stop in ((3, ()), (0, ("arn/hung",))):
-        decision = decide(QUEUE, Load(4, 0, {"10.0.0.0": running}), [hung], ["10.0.0.0"])
-        assert (decision.start, decision.keep, decision.stop) == (1, (), stop)
+def test_sick_worker_is_replaced() -> None:
+    hung = Worker("10.0.0.0", current=True, starting=False, sick=True)
+    decision = decide(QUEUE, Load(4, 0, {"10.0.0.0": 3}), [hung], ["10.0.0.0"])
+    assert (decision.start, decision.keep) == (1, ())
     # Those that are replaced count with the others: no failing image fills the account.
     assert decide(QUEUE, Load(500), [hung] * 8, ()).start == 0
 
@@ -180,12 +176,6 @@ class Ecs:
         self.failures = failures or {}
         self.tasks: list[dict[str, Any]] = []
         self.listed: list[str] = []
-        self.stopped: list[str] = []
-
-    def stop_task(self, *, cluster: str, task: str, reason: str) -> None:
-        assert cluster == "updraft-test"
-        assert reason
-        self.stopped.append(task)
 
     def run_task(self, **request: Any) -> dict[str, Any]:
         self.asked.append(request)
@@ -241,7 +231,7 @@ def test_worker_that_ecs_does_not_list_yet_is_counted() -> None:
     one.start(QUEUE, to_start(1), NOW)
     ecs.tasks = [{"taskArn": "arn/1-0", "taskDefinitionArn": f"{FAMILY}:2", "desiredStatus": "RUNNING"}]
     assert live_workers(ecs, "updraft-test", FAMILY, one.recent(QUEUE, NOW + 10)) == [
-        Worker(None, current=True, starting=True, arn="arn/1-0")
+        Worker(None, current=True, starting=True)
     ]
     assert one.recent(QUEUE, NOW + fleet.RECENT_SECONDS) == []
 
@@ -257,9 +247,9 @@ def test_live_workers_are_told_apart() -> None:
     ]  # fmt: skip
     ecs.listed = ["a", "b", "c", "d"]
     assert live_workers(ecs, "updraft-test", FAMILY, ()) == [
-        Worker("10.0.0.1", current=False, starting=False, arn="a"),
-        Worker(None, current=True, starting=True, spot=True, arn="c"),
-        Worker(None, current=True, starting=False, sick=True, arn="d"),
+        Worker("10.0.0.1", current=False, starting=False),
+        Worker(None, current=True, starting=True, spot=True),
+        Worker(None, current=True, starting=False, sick=True),
     ]
 
 
@@ -346,17 +336,6 @@ def test_sample_starts_records_publishes_and_tells_why(capsys: pytest.CaptureFix
     }  # fmt: skip
     assert all(item["StorageResolution"] == 1 for item in request["MetricData"])
     assert [item["Name"] for item in request["MetricData"][0]["Dimensions"]] == ["environment", "queue"]
-
-
-def test_sample_stops_a_sick_worker() -> None:
-    ecs = Ecs()
-    ecs.tasks = [
-        {"taskArn": "d", "taskDefinitionArn": f"{FAMILY}:2", "desiredStatus": "RUNNING", "healthStatus": "UNHEALTHY"}
-    ]  # fmt: skip
-    ecs.listed = ["d"]
-    one, _ = sampler(Ssm(), ecs)
-    one.sample(EmptyDatabase())
-    assert (ecs.stopped, one.started, one.failures) == (["d"], 3, [])
 
 
 def test_worker_that_was_refused_is_told_with_its_queue(capsys: pytest.CaptureFixture[str]) -> None:
