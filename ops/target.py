@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local.paths import LocalPaths
 from ops.airflow_api import AirflowApi
+from ops.aws_errors import in_words
 from ops.bootstrap import ROOT
 from ops.console import OperatorError
 from stacks.config import ConfigError, EnvironmentConfig, load_environment
@@ -34,9 +35,11 @@ def local_paths() -> LocalPaths:
 
 @dataclass(frozen=True)
 class Target:
-    """One environment, its configuration and its account."""
+    """One environment, its configuration and its account; `profile` is one of AWS's configuration on this machine, None
+    for the credentials that the shell has."""
 
     config: EnvironmentConfig
+    profile: str | None = None
 
     @property
     def name(self) -> str:
@@ -59,7 +62,7 @@ class Target:
                 aws_secret_access_key=paths.secret_access_key,
                 region_name=paths.region,
             )
-        return boto3.Session(region_name=self.config.region)
+        return boto3.Session(profile_name=self.profile, region_name=self.config.region)
 
     def client(self, service: str) -> Any:
         """A boto3 client of this environment's account."""
@@ -86,26 +89,46 @@ class Target:
         """
         if "airflow" not in self.outputs_found:
             how = f"./updraft deploy --environment {self.name}"
-            raise OperatorError(f"'{self.name}' is not deployed; deploy it with: {how}")
+            if self.is_local:
+                raise OperatorError(f"'{self.name}' is not deployed; deploy it with: {how}")
+            raise OperatorError(
+                f"'{self.name}' is not deployed in {self.config.region} of the account that these credentials are of; "
+                f"deploy it with: {how}, or choose others with AWS_PROFILE (for the source of `promote`, --from-profile)"
+            )
         return self.outputs_found
 
     @cached_property
     def outputs_found(self) -> dict[str, dict[str, str]]:
         """The same of an environment of which only some stacks are there: one whose destruction was cut off.
 
-        Raises OperatorError when the account can't be reached.
+        Raises OperatorError when the account can't be reached, or is not the one that the environment's file names.
         """
         try:
+            self._require_account()
             pages = self.client("cloudformation").get_paginator("describe_stacks").paginate()
             stacks = {stack["StackName"]: stack for page in pages for stack in page["Stacks"]}
         except (BotoCoreError, ClientError) as error:
-            hint = " Start it with: ./updraft up" if self.is_local else " Check your AWS credentials."
-            raise OperatorError(f"the account of '{self.name}' does not answer: {error}.{hint}") from error
+            hint = ". Start it with: ./updraft up" if self.is_local else ""
+            raise OperatorError(
+                f"the account of '{self.name}' does not answer: {in_words(error)}{hint}"
+            ) from error
         return {
             short: {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
             for short in STACKS
             if (stack := stacks.get(f"{self.prefix}-{short}")) is not None
         }
+
+    def _require_account(self) -> None:
+        wanted = self.config.account
+        if wanted is None or self.is_local:
+            return
+        came = self.client("sts").get_caller_identity()["Account"]
+        if came != wanted:
+            raise OperatorError(
+                f"'{self.name}' is in account {wanted} (environments/{self.name}.toml), these credentials are of account "
+                f"{came}: name a profile of {wanted}, with AWS_PROFILE=NAME before ./updraft or, for the source of "
+                "`promote`, with --from-profile NAME; aws configure list-profiles shows the names"
+            )
 
     def output(self, stack: str, key: str) -> str:
         """One stack output; raises OperatorError naming both when it is missing."""
@@ -135,13 +158,13 @@ class Target:
         return AirflowApi(base_url, username=admin["username"], password=admin["password"])
 
 
-def target_of(environment: str) -> Target:
+def target_of(environment: str, *, profile: str | None = None) -> Target:
     """Load an environment; raises OperatorError with one line for each mistake in its file."""
     from local.certificates import ensure_ca
 
     # Environments of the emulated account name this authority; it is made once, and of no use to others.
     ensure_ca(local_paths())
     try:
-        return Target(load_environment(environment))
+        return Target(load_environment(environment), profile)
     except ConfigError as error:
         raise OperatorError(str(error)) from error

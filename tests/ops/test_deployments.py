@@ -3,7 +3,7 @@
 import datetime
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from ops import delivery, deployments
+from ops import commands_delivery, delivery, deployments, sleeping
+from ops import target as targets
 from ops.console import OperatorError
 
 VERSION = "0123456789abcdef"
@@ -373,3 +374,32 @@ def test_promotion_deploys_the_very_bytes_of_the_other_environment() -> None:
         delivery.promote(target, source, OTHER)
     with pytest.raises(OperatorError, match="16 hex digits"):
         delivery.promote(target, source, "latest")
+
+
+def test_sleeping_environment_is_woken_before_anything_is_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[Any, ...]] = []
+
+    def remember(name: str) -> Callable[..., dict[str, Any]]:
+        def act(target: targets.Target, what: Any, *_: Any) -> dict[str, Any]:
+            done.append((name, target.name, what))
+            return {"version": VERSION, "dag_ids": []}
+
+        return act
+
+    monkeypatch.setattr(sleeping, "ensure_awake", lambda target: done.append(("wake", target.name)))
+    for name in ("push", "rollback", "promote"):
+        monkeypatch.setattr(delivery, name, remember(name))
+    commands_delivery.push("dev", Path("dags"))
+    commands_delivery.rollback(None, "dev")
+    commands_delivery.promote("prod", "dev", from_profile="reader")
+    origin = targets.target_of("prod", profile="reader")
+    assert done == [
+        ("wake", "dev"), ("push", "dev", Path("dags")),
+        ("wake", "dev"), ("rollback", "dev", None),
+        ("wake", "dev"), ("promote", "dev", origin),
+    ]  # fmt: skip
+
+
+def test_profile_for_the_laptop_is_refused() -> None:
+    with pytest.raises(OperatorError, match="--from-profile: 'local' is on this laptop"):
+        commands_delivery.promote("local", "dev", from_profile="reader")
