@@ -5,16 +5,20 @@ Everything else in the command line works through a Target and so does the same 
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import os
 import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local import processes
 from local.paths import LocalPaths
 from ops.airflow_api import AirflowApi
 from ops.aws_errors import in_words
@@ -23,6 +27,10 @@ from ops.console import OperatorError
 from stacks.config import ConfigError, EnvironmentConfig, load_environment
 
 STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking", "pets")
+
+# The variable for an environment of AWS whose tunnel is not on the default port.
+AIRFLOW_URL = "UPDRAFT_AIRFLOW_URL"
+DEFAULT_AIRFLOW_URL = "http://127.0.0.1:8080"
 
 # Clients may be shared by threads; the session that makes them may not.
 _making_a_client = threading.Lock()
@@ -152,10 +160,61 @@ class Target:
         }
         return {name: json.loads(self.secret(arn)) for name, arn in secrets.items() if arn}
 
-    def airflow(self, base_url: str = "http://127.0.0.1:8080") -> AirflowApi:
-        """Airflow's API as the administrator; on AWS through the tunnel on the same address."""
+    def airflow(self) -> AirflowApi:
+        """Airflow's API as the administrator; on AWS through the tunnel on the same port, or where UPDRAFT_AIRFLOW_URL
+        says.
+
+        Raises OperatorError rather than hand the password to somebody else.
+        """
+        url, hint = DEFAULT_AIRFLOW_URL, "is the platform up?"
+        if not self.is_local:
+            tunnel = f"./updraft tunnel --environment {self.name}"
+            url, hint = _checked_url(os.environ.get(AIRFLOW_URL) or url), f"open the way to it with: {tunnel}"
+            self.require_not_the_laptops(
+                url,
+                f"or forward another port ({tunnel} webserver --local-port 8081) and name it in the variable "
+                f"{AIRFLOW_URL}=http://127.0.0.1:8081",
+            )
         admin = self.credentials()["webserver"]
-        return AirflowApi(base_url, username=admin["username"], password=admin["password"])
+        return AirflowApi(url, username=admin["username"], password=admin["password"], hint=hint)
+
+    def require_not_the_laptops(self, url: str, other_way: str = "") -> None:
+        """Raises OperatorError where this checkout's own platform listens: a password of AWS is not for it."""
+        from ops.engine import ACCOUNT
+
+        paths, address = local_paths(), urlsplit(url)
+        published = (paths.webserver_port, paths.flower_port, paths.mlflow_port)
+        is_published = _is_loopback(address.hostname or "") and address.port in published
+        if is_published and not self.is_local and processes.is_running(paths, ACCOUNT):
+            raise OperatorError(
+                f"at {url} is this laptop's own platform, which must not get the password of '{self.name}': "
+                f"stop it with ./updraft down {other_way}".rstrip()
+            )
+
+
+def _checked_url(url: str) -> str:
+    """Where a password may be sent: over TLS, or no further than this machine."""
+    try:
+        address = urlsplit(url)
+        bare = address.hostname is not None and url.rstrip("/") == f"{address.scheme}://{address.netloc}"
+        is_safe = address.scheme == "https" or (
+            address.scheme == "http" and _is_loopback(address.hostname or "")
+        )
+        if bare and is_safe and "@" not in address.netloc and address.port != 0:
+            return url.rstrip("/")
+    except ValueError:
+        pass  # a port that is no number, brackets that don't close
+    raise OperatorError(
+        f"{AIRFLOW_URL}: {url!r} is no address that the password may be sent to; allowed are http://127.0.0.1:PORT, as "
+        "./updraft tunnel opens it, and https://HOST[:PORT], both without a path"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def target_of(environment: str, *, profile: str | None = None) -> Target:
