@@ -152,7 +152,7 @@ def test_failure_says_what_the_hook_said_and_where_codedeploy_went_back_to() -> 
 
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("code", ["DeploymentNotStartedException", "DeploymentTargetDoesNotExistException"])
-def test_deployment_is_watched_from_before_its_start(code: str) -> None:
+def test_deployment_is_watched_from_before_its_start(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     codedeploy = CodeDeploy(("InProgress", []), ("Succeeded", [event("Install", "Succeeded")]))
     codedeploy.not_started = iter(["Created", "Queued"])
     asked, without_targets = codedeploy.list_deployment_targets, iter([True, True])
@@ -167,6 +167,7 @@ def test_deployment_is_watched_from_before_its_start(code: str) -> None:
     codedeploy.list_deployment_targets = list_targets  # type: ignore[method-assign]
     found = deployments.run(target_of(codedeploy), VERSION, description="push by me")
     assert found.event_seconds == {"Install": 1.5}
+    assert "no answer" not in capsys.readouterr().err
 
 
 def test_short_outage_is_outlasted_and_is_no_silence_of_the_agent(clock: Clock) -> None:
@@ -197,10 +198,13 @@ def test_long_outage_says_that_the_deployment_goes_on_and_how_to_look(
 
 
 @pytest.mark.usefixtures("clock")
-def test_deployment_that_ends_while_it_is_stopped_ends_as_it_ended() -> None:
+def test_deployment_that_ends_while_it_is_stopped_ends_as_it_ended(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     codedeploy = CodeDeploy(("InProgress", [event("AfterInstall", "InProgress")]))
     codedeploy.ends_before_it_is_stopped = True
     assert deployments.run(target_of(codedeploy), VERSION, description="push by me").identifier == "d-1"
+    assert "no answer" not in capsys.readouterr().err
 
 
 def test_lost_agent_is_noticed_in_about_a_minute_and_stopped(clock: Clock) -> None:
