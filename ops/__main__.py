@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -56,19 +57,29 @@ def main() -> None:
     try:
         app()
     except (OperatorError, BootstrapError) as error:
-        print(f"updraft: {error}", file=sys.stderr)
-        if "--json" in sys.argv and not console.has_shown():
-            print(json.dumps({"error": str(error)}))
-        sys.exit(1)
-    except OSError as error:
-        # A full disk, a missing permission: what the system says, and where.
-        print(f"updraft: {error.strerror or error}: {error.filename or 'see above'}", file=sys.stderr)
-        if "--json" in sys.argv and not console.has_shown():
-            print(json.dumps({"error": str(error)}))
-        sys.exit(1)
+        _fail(str(error), str(error))
     except KeyboardInterrupt:
         print("updraft: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        # Loaded only now: what asks AWS nothing need not wait for its SDK, some of whose errors are OSErrors too.
+        from ops import aws_errors
+
+        if isinstance(error, aws_errors.ERRORS):
+            told = aws_errors.in_words(error)
+            _fail(told, told)
+        if isinstance(error, OSError):
+            # A full disk, a missing permission: what the system says, and where.
+            _fail(f"{error.strerror or error}: {error.filename or 'see above'}", str(error))
+        raise
+
+
+def _fail(line: str, document: str) -> NoReturn:
+    """Tell a failure on standard error, and with --json as the one document."""
+    print(f"updraft: {line}", file=sys.stderr)
+    if "--json" in sys.argv and not console.has_shown():
+        print(json.dumps({"error": document}))
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,16 @@ FINISHED_STATES = frozenset({"success", "failed"})
 
 
 class AirflowApi:
-    """A logged-in client; `base_url` has no path, for example `http://127.0.0.1:8080`."""
+    """A logged-in client; `base_url` has no path, for example `http://127.0.0.1:8080`.
 
-    def __init__(self, base_url: str, *, username: str, password: str) -> None:
+    `hint` is for the user when nobody answers there.
+    """
+
+    def __init__(
+        self, base_url: str, *, username: str, password: str, hint: str = "is the platform up?"
+    ) -> None:
         self.base_url = base_url
+        self._hint = hint
         self._session = requests.Session()
         self._session.trust_env = False  # a loopback address needs no proxy
         for scheme in ("http://", "https://"):
@@ -42,9 +48,7 @@ class AirflowApi:
                 method, f"{self.base_url}{path}", timeout=TIMEOUT_SECONDS, **arguments
             )
         except (requests.ConnectionError, requests.Timeout) as error:
-            raise OperatorError(
-                f"no answer from the webserver at {self.base_url}: is the platform up?"
-            ) from error
+            raise OperatorError(f"no answer from the webserver at {self.base_url}: {self._hint}") from error
         if response.status_code >= 400:
             try:
                 detail = response.json().get("detail", response.text)

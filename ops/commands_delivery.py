@@ -46,10 +46,12 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Make an earlier version live again."""
-    from ops import delivery
+    from ops import delivery, sleeping
     from ops.target import target_of
 
-    _show(delivery.rollback(target_of(environment), version), as_json)
+    target = target_of(environment)
+    sleeping.ensure_awake(target)
+    _show(delivery.rollback(target, version), as_json)
 
 
 def releases(environment: Environment = "local", as_json: Json = False) -> None:
@@ -76,15 +78,25 @@ def promote(
     version: Annotated[
         str | None, typer.Argument(help="Which version; by default the one that is live in the source.")
     ] = None,
+    from_profile: Annotated[
+        str | None,
+        typer.Option(
+            "--from-profile", metavar="NAME", help="The AWS profile that reads the source, if another does."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make the same bundle live in another environment, for example of dev in prod."""
-    from ops import delivery
+    from ops import delivery, sleeping
     from ops.target import target_of
 
     if source == environment:
         raise OperatorError(f"--from and --environment both name '{source}'")
-    _show(delivery.promote(target_of(environment), target_of(source), version), as_json)
+    target, origin = target_of(environment), target_of(source, profile=from_profile)
+    if from_profile is not None and origin.is_local:
+        raise OperatorError(f"--from-profile: '{source}' is on this laptop and has no profile; leave it out")
+    sleeping.ensure_awake(target)
+    _show(delivery.promote(target, origin, version), as_json)
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import checking, deployments
+from ops import aws_errors, checking, deployments
 from ops.console import OperatorError, say, step
 from ops.target import Target
 from runtime.release import Release
@@ -105,8 +105,8 @@ def watch(target: Target, dags: Path) -> None:
             try:
                 result = push(target, dags)
                 say(f"{result['version']} is live after {sum(result['seconds'].values()):.1f} s")
-            except OperatorError as error:
-                say(f"updraft: {error}")
+            except (OperatorError, *aws_errors.ERRORS) as error:
+                say(f"updraft: {aws_errors.in_words(error)}")
         time.sleep(WATCH_SECONDS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ops.aws_errors import in_words
 from ops.console import OperatorError, say
 from ops.target import Target
 
@@ -19,7 +21,11 @@ ASK_FOR_LIFE_SECONDS = 10
 # Another deployment of the group, such as the rollback of one that failed, is waited for.
 BUSY_SECONDS = 180
 ROLLBACK_SECONDS = 120
+# A deployment needs nothing of this machine: an AWS that gives no answer for so long is told, and it goes on.
+UNANSWERED_SECONDS = 60
+NOT_STARTED = ("Created", "Queued")
 ENDED = ("Succeeded", "Failed", "Stopped")
+NO_TARGETS_YET = ("DeploymentNotStartedException", "DeploymentTargetDoesNotExistException")
 LISTED = 50
 MOST_AT_ONCE = 25
 
@@ -36,28 +42,50 @@ class Finished:
 def run(target: Target, version: str, *, description: str) -> Finished:
     """Deploy the bundle of a version and return when it has succeeded.
 
-    Raises OperatorError with what the failed hook said, or when the agent is lost, and then stops the deployment; in
-    both cases CodeDeploy goes back to the last version that succeeded, which is waited for.
+    Raises OperatorError with what the failed hook said, after CodeDeploy has gone back to the last version that
+    succeeded; when the agent is lost, and then stops the deployment; and when AWS gives no answer for a minute.
     """
     client = target.client("codedeploy")
     identifier = _create(target, client, version, description)
     say(f"  deployment {identifier}")
     watcher = _Watcher(target, identifier)
+    unanswered_since: float | None = None
     while True:
-        info = client.get_deployment(deploymentId=identifier)["deploymentInfo"]
-        watcher.look()
+        try:
+            info = client.get_deployment(deploymentId=identifier)["deploymentInfo"]
+            if info["status"] not in NOT_STARTED:
+                watcher.look()
+            is_going_on = info["status"] not in ENDED
+            if (
+                is_going_on
+                and (silent := watcher.silent_seconds()) > LOST_SECONDS
+                and _stop(client, identifier)
+            ):
+                raise OperatorError(
+                    f"deployment {identifier} was stopped: no sign of life for {silent:.0f} s in "
+                    f"{watcher.current()}. Is the CodeDeploy agent on the bastion running? CodeDeploy's rollback waits "
+                    f"for the same agent, up to an hour, and no other deployment begins before. {_how_to_stop(target)}"
+                )
+            unanswered_since = None
+        except (BotoCoreError, ClientError) as error:
+            now = time.monotonic()
+            if unanswered_since is None:
+                unanswered_since = now
+                say(f"  no answer about the deployment, asking again: {error}")
+            if now - unanswered_since > UNANSWERED_SECONDS:
+                raise OperatorError(
+                    f"deployment {identifier} goes on, but there is no answer about it: {in_words(error)}\n"
+                    f"Look what became of it with: ./updraft releases --environment {target.name}"
+                ) from error
+            watcher.excuse_silence()
+            time.sleep(POLL_SECONDS)
+            continue
         if info["status"] == "Succeeded":
             return Finished(identifier, watcher.event_seconds(), watcher.dag_ids())
         if info["status"] in ENDED:
             reason = watcher.failures() or info.get("errorInformation", {}).get("message", "no reason given")
             raise OperatorError(
                 f"deployment {identifier} {info['status'].lower()}: {reason}\n{_gone_back(client, info)}"
-            )
-        if (silent := watcher.silent_seconds()) > LOST_SECONDS:
-            client.stop_deployment(deploymentId=identifier, autoRollbackEnabled=True)
-            raise OperatorError(
-                f"deployment {identifier} was stopped: no sign of life for {silent:.0f} s in {watcher.current()}. "
-                "Is the CodeDeploy agent on the bastion running?"
             )
         time.sleep(POLL_SECONDS)
 
@@ -94,9 +122,14 @@ class _Watcher:
         """Ask once, and say each event that has begun or ended since."""
         before = self._states()
         asked = {"deploymentId": self._identifier}
-        for instance in self._client.list_deployment_targets(**asked)["targetIds"]:
-            found = self._client.get_deployment_target(**asked, targetId=instance)["deploymentTarget"]
-            self._events[instance] = found["instanceTarget"].get("lifecycleEvents", [])
+        try:
+            for instance in self._client.list_deployment_targets(**asked)["targetIds"]:
+                found = self._client.get_deployment_target(**asked, targetId=instance)["deploymentTarget"]
+                self._events[instance] = found["instanceTarget"].get("lifecycleEvents", [])
+        except ClientError as error:
+            # CodeDeploy tells a deployment's new state before it has its targets.
+            if error.response["Error"]["Code"] not in NO_TARGETS_YET:
+                raise
         now = self._states()
         if now != before:
             self._changed_at = time.monotonic()
@@ -115,6 +148,10 @@ class _Watcher:
         """The lifecycle event that is going on."""
         running = [name for (_, name), state in self._states().items() if state == "InProgress"]
         return running[0] if running else "the time before the first lifecycle event"
+
+    def excuse_silence(self) -> None:
+        """Whoever gets no answer can't tell whether the agent lives: its silence counts from now on."""
+        self._changed_at = time.monotonic()
 
     def silent_seconds(self) -> float:
         """Since when nothing has changed, and no hook has given a sign of life."""
@@ -185,13 +222,37 @@ def _create(target: Target, client: Any, version: str, description: str) -> str:
             return str(answer["deploymentId"])
         except client.exceptions.DeploymentLimitExceededException as error:
             if time.monotonic() > deadline:
-                raise OperatorError(f"another deployment is still going on: {error}") from error
+                raise OperatorError(
+                    f"another deployment is still going on: {error}. {_how_to_stop(target)}"
+                ) from error
             if not told:
                 say("  waiting for another deployment to end")
                 told = True
         except ClientError as error:
-            raise OperatorError(f"the deployment can't be started: {error}") from error
+            raise OperatorError(f"the deployment can't be started: {in_words(error)}") from error
         time.sleep(POLL_SECONDS)
+
+
+def _stop(client: Any, identifier: str) -> bool:
+    """Stop a deployment and have it rolled back; False when it has ended meanwhile."""
+    try:
+        client.stop_deployment(deploymentId=identifier, autoRollbackEnabled=True)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "DeploymentAlreadyCompletedException":
+            raise
+        return False
+    return True
+
+
+def _how_to_stop(target: Target) -> str:
+    """For the deployment that holds the group: CodeDeploy has one of a group at a time."""
+    group = _group(target)
+    region = target.config.region
+    return (
+        f"See it with: aws deploy list-deployments --region {region} --application-name {group['applicationName']} "
+        f"--deployment-group-name {group['deploymentGroupName']} --include-only-statuses Created Queued InProgress; "
+        f"end it with: aws deploy stop-deployment --region {region} --no-auto-rollback-enabled --deployment-id ID"
+    )
 
 
 def _gone_back(client: Any, info: dict[str, Any]) -> str:
@@ -201,9 +262,11 @@ def _gone_back(client: Any, info: dict[str, Any]) -> str:
         return "What was live before still is."
     deadline = time.monotonic() + ROLLBACK_SECONDS
     while time.monotonic() < deadline:
-        back = client.get_deployment(deploymentId=identifier)["deploymentInfo"]
-        if back["status"] in ENDED:
-            return f"CodeDeploy's rollback {identifier} to {_version(back)}: {back['status'].lower()}."
+        # Without an answer the rollback's end stays unknown, and why the deployment failed is told all the same.
+        with contextlib.suppress(BotoCoreError, ClientError):
+            back = client.get_deployment(deploymentId=identifier)["deploymentInfo"]
+            if back["status"] in ENDED:
+                return f"CodeDeploy's rollback {identifier} to {_version(back)}: {back['status'].lower()}."
         time.sleep(POLL_SECONDS)
     return f"CodeDeploy's rollback {identifier} goes on."
 

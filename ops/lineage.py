@@ -254,6 +254,7 @@ def read(target: Target, what: str) -> dict[str, Any]:
     """The chain of an id in an environment."""
     tracking = None
     if target.config.tracking.enabled:
+        target.require_not_the_laptops(MLFLOW_URL)
         login = target.credentials()["mlflow"]
         tracking = Tracking(MLFLOW_URL, username=login["username"], password=login["password"])
     chain = Chain(

@@ -59,7 +59,7 @@ def ensure_awake(target: Target) -> None:
 def ensure_awake_if_deployed(target: Target) -> None:
     """The same for an environment that may not exist yet."""
     # Another object, for this one would remember the outputs from before the deployment.
-    fresh = Target(target.config)
+    fresh = Target(target.config, target.profile)
     try:
         fresh.client("cloudformation").describe_stacks(StackName=f"{target.prefix}-scaling")
     except ClientError as error:

@@ -14,6 +14,8 @@ TIMEOUT_SECONDS = 5
 BUNDLE = "updraft"
 # A run in one of these states may still start a task.
 UNFINISHED = ("queued", "running")
+# A run that has ended may be cleared, and then goes on with the code that it began with.
+CLEARED_WITHIN_DAYS = 14
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,13 @@ def serving(connection: Any) -> Serving:
 
 
 def versions_in_use(connection: Any) -> list[str]:
-    """Versions that an unfinished run, its queued tasks or an active DAG needs."""
+    """Versions that an unfinished run, its queued tasks, one that may still be cleared or an active DAG needs."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT bundle_version FROM dag_run WHERE state = ANY(%(unfinished)s)"
+            " OR end_date > now() - make_interval(days => %(days)s)"
             " UNION SELECT bundle_version FROM dag WHERE bundle_name = %(bundle)s AND NOT is_stale"
             " UNION SELECT version FROM dag_bundle WHERE name = %(bundle)s",
-            {"unfinished": list(UNFINISHED), "bundle": BUNDLE},
+            {"unfinished": list(UNFINISHED), "days": CLEARED_WITHIN_DAYS, "bundle": BUNDLE},
         )
         return sorted(version for (version,) in cursor.fetchall() if version)

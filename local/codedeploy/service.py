@@ -296,12 +296,10 @@ class CodeDeployService:
         return {"status": "Pending", "statusMessage": "The deployment is being stopped"}
 
     def _list_targets(self, asked: Item) -> Item:
-        self._deployment(asked["deploymentId"])
-        return {"targetIds": list(self._store.targets[asked["deploymentId"]])}
+        return {"targetIds": list(self._targets(asked["deploymentId"]))}
 
     def _get_target(self, asked: Item) -> Item:
-        self._deployment(asked["deploymentId"])
-        target = self._store.targets[asked["deploymentId"]].get(asked["targetId"])
+        target = self._targets(asked["deploymentId"]).get(asked["targetId"])
         if target is None:
             raise ServiceError(
                 "DeploymentTargetDoesNotExistException", f"no target {asked['targetId']} in this deployment"
@@ -356,6 +354,13 @@ class CodeDeployService:
         if identifier not in self._store.deployments:
             raise ServiceError("DeploymentDoesNotExistException", f"No deployment found for id: {identifier}")
         return self._store.deployments[identifier]
+
+    def _targets(self, identifier: str) -> dict[str, Item]:
+        if self._deployment(identifier)["status"] == "Created":
+            raise ServiceError(
+                "DeploymentNotStartedException", f"The specified deployment has not started: {identifier}"
+            )
+        return self._store.targets[identifier]
 
     def _deployment_info(self, identifier: str) -> Item:
         info = self._store.copy_of(self._deployment(identifier))

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,8 @@ BUNDLE = Path(__file__).resolve().parents[1]
 # a deployment group has one deployment at a time.
 CANDIDATE_PREFIX = ".candidate-"
 KEPT_PUSHES = 20
+# Many releases may be out of use at once, and removing a file of EFS takes milliseconds: the hook has a time-out.
+PRUNE_SECONDS = 60
 # A hook that takes longer tells this often that it lives: CodeDeploy itself would miss a dead agent for an hour.
 SIGN_OF_LIFE_SECONDS = 15
 
@@ -130,17 +133,25 @@ def reject() -> None:
 
 
 def prune(needed: set[str], live: str) -> str:
-    """Remove releases that nobody needs: neither live, nor used by a run, nor among the newest pushes."""
+    """Remove releases that nobody needs: neither live, nor needed by a run, nor among the newest pushes.
+
+    What there is no time for is left to the next push.
+    """
+    deadline = time.monotonic() + PRUNE_SECONDS
     releases = releases_directory()
     found = [folder for folder in releases.iterdir() if VERSION.fullmatch(folder.name)]
     found.sort(key=lambda folder: (folder.stat().st_mtime, folder.name), reverse=True)
     surplus = [it for it in found[KEPT_PUSHES:] if it.name not in needed and it.name != live]
+    pruned = 0
     for folder in surplus:
         # Out of sight at once: nobody may find half a release.
         doomed = releases / f".pruned-{folder.name}"
         folder.rename(doomed)
         _remove(doomed)
-    return f"pruned {len(surplus)} of {len(found)} releases"
+        pruned += 1
+        if time.monotonic() > deadline:
+            break
+    return f"pruned {pruned} of {len(found)} releases"
 
 
 def mark_pushed(version: str) -> None:

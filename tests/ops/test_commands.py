@@ -1,5 +1,6 @@
 """The command line: one document with --json, one clear line for a mistake, never a traceback."""
 
+import errno
 import http.server
 import json
 import subprocess
@@ -10,8 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from boto3.exceptions import S3UploadFailedError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+    UnauthorizedSSOTokenError,
+)
 
-from ops import prices
+from ops import __main__ as command_line
+from ops import console, prices
 from ops.airflow_api import AirflowApi
 from ops.console import OperatorError, table
 
@@ -35,6 +46,93 @@ def test_mistake_is_one_document_and_one_line() -> None:
     assert "no environment 'nowhere'" in json.loads(ran.stdout)["error"]
     assert ran.stderr.startswith("updraft: no environment 'nowhere'")
     assert "Traceback" not in ran.stderr
+
+
+def refusal(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "not taken"}}, "DescribeStacks")
+
+
+def failed_upload(code: str) -> S3UploadFailedError:
+    """As boto3 raises it."""
+    try:
+        try:
+            raise refusal(code)
+        except ClientError as error:
+            raise S3UploadFailedError(f"Failed to upload x.zip: {error}")  # noqa: B904
+    except S3UploadFailedError as error:
+        return error
+
+
+def main_of(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[str, str]:
+    """What a command that raises this tells, with --json: its document's error and its lines on standard error."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(command_line, "app", fail)
+    monkeypatch.setattr(console, "_shown", [])
+    monkeypatch.setattr(sys, "argv", ["updraft", "releases", "--json"])
+    with pytest.raises(SystemExit) as left:
+        command_line.main()
+    assert left.value.code == 1
+    told = capsys.readouterr()
+    return json.loads(told.out)["error"], told.err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (refusal("AccessDenied"), "(AccessDenied) when calling the DescribeStacks operation"),
+        (EndpointConnectionError(endpoint_url="https://x"), "Could not connect to the endpoint URL"),
+        (ReadTimeoutError(endpoint_url="https://x"), "Read timeout on endpoint URL"),
+        (failed_upload("AccessDenied"), "Failed to upload x.zip"),
+    ],
+)
+def test_error_of_aws_is_one_line_and_one_document(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document, line = main_of(error, monkeypatch, capsys)
+    assert said in document
+    assert line == f"updraft: {document}\n"
+    assert "aws sso login" not in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoCredentialsError(),
+        ProfileNotFound(profile="x"),
+        UnauthorizedSSOTokenError(),
+        refusal("ExpiredTokenException"),
+        refusal("InvalidClientTokenId"),
+        failed_upload("ExpiredToken"),
+    ],
+)
+def test_credentials_that_are_not_taken_say_what_to_do(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document, line = main_of(error, monkeypatch, capsys)
+    assert str(error).rstrip(".") in document
+    assert "aws sso login" in document
+    assert line.count("\n") == 1
+
+
+def test_full_disk_is_told_with_the_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/work/x")
+    assert main_of(full, monkeypatch, capsys)[1] == "updraft: No space left on device: /work/x\n"
+
+
+def test_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(command_line, "app", fail)
+    with pytest.raises(ZeroDivisionError):
+        command_line.main()
 
 
 def test_unknown_command_is_refused() -> None:

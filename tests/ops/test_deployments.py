@@ -2,15 +2,17 @@
 
 import datetime
 import io
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
-from ops import delivery, deployments
+from ops import commands_delivery, delivery, deployments, sleeping
+from ops import target as targets
 from ops.console import OperatorError
 
 VERSION = "0123456789abcdef"
@@ -32,6 +34,13 @@ class BusyError(Exception):
     pass
 
 
+def refusal(code: str, operation: str = "X") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
+
+
+UNREACHABLE = EndpointConnectionError(endpoint_url="https://codedeploy")
+
+
 class CodeDeploy:
     """Answers with a script of states; the last one stays."""
 
@@ -40,6 +49,10 @@ class CodeDeploy:
         self.stopped: list[dict[str, Any]] = []
         self.created: list[dict[str, Any]] = []
         self.busy = 0
+        self.not_started: Iterator[str] = iter(())
+        # For each question its failure, None for an answer.
+        self.failures: Iterator[Exception | None] = iter(())
+        self.ends_before_it_is_stopped = False
         self.rollback: dict[str, Any] = {}
         self.exceptions = SimpleNamespace(DeploymentLimitExceededException=BusyError)
 
@@ -54,6 +67,10 @@ class CodeDeploy:
         if deploymentId == "d-back":
             revision = {"s3Location": {"key": f"{OTHER}.zip"}}
             return {"deploymentInfo": {"status": "Succeeded", "revision": revision}}
+        if (failure := next(self.failures, None)) is not None:
+            raise failure
+        if (state := next(self.not_started, None)) is not None:
+            return {"deploymentInfo": {"status": state}}
         return {"deploymentInfo": {"status": self.states[0][0], "rollbackInfo": self.rollback}}
 
     def list_deployment_targets(self, **_: str) -> dict[str, list[str]]:
@@ -64,6 +81,9 @@ class CodeDeploy:
         return {"deploymentTarget": {"instanceTarget": {"lifecycleEvents": state[1]}}}
 
     def stop_deployment(self, **asked: Any) -> None:
+        if self.ends_before_it_is_stopped:
+            self.states = [("Succeeded", [])]
+            raise refusal("DeploymentAlreadyCompletedException", "StopDeployment")
         self.stopped.append(asked)
 
 
@@ -97,8 +117,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def target_of(codedeploy: CodeDeploy, ssm: Ssm | None = None) -> Any:
     clients = {"codedeploy": codedeploy, "ssm": ssm or Ssm()}
     return SimpleNamespace(
+        name="test",
         client=clients.__getitem__,
-        config=SimpleNamespace(ssm_prefix="/updraft/test"),
+        config=SimpleNamespace(ssm_prefix="/updraft/test", region="eu-west-1"),
         output=lambda stack, key: f"{stack}-{key}",
     )
 
@@ -129,12 +150,72 @@ def test_failure_says_what_the_hook_said_and_where_codedeploy_went_back_to() -> 
     assert f"rollback d-back to {OTHER}: succeeded" in str(caught.value)
 
 
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("code", ["DeploymentNotStartedException", "DeploymentTargetDoesNotExistException"])
+def test_deployment_is_watched_from_before_its_start(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    codedeploy = CodeDeploy(("InProgress", []), ("Succeeded", [event("Install", "Succeeded")]))
+    codedeploy.not_started = iter(["Created", "Queued"])
+    asked, without_targets = codedeploy.list_deployment_targets, iter([True, True])
+
+    def list_targets(**arguments: str) -> dict[str, list[str]]:
+        # In the meantime CodeDeploy has told that it goes on.
+        assert next(codedeploy.not_started, None) is None, "asked for targets before the start"
+        if next(without_targets, False):
+            raise refusal(code, "ListDeploymentTargets")
+        return asked(**arguments)
+
+    codedeploy.list_deployment_targets = list_targets  # type: ignore[method-assign]
+    found = deployments.run(target_of(codedeploy), VERSION, description="push by me")
+    assert found.event_seconds == {"Install": 1.5}
+    assert "no answer" not in capsys.readouterr().err
+
+
+def test_short_outage_is_outlasted_and_is_no_silence_of_the_agent(clock: Clock) -> None:
+    installing = ("InProgress", [event("Install", "InProgress")])
+    codedeploy = CodeDeploy(installing, installing, ("Succeeded", [event("Install", "Succeeded")]))
+    questions = int(deployments.UNANSWERED_SECONDS / deployments.POLL_SECONDS)
+    codedeploy.failures = itertools.chain([None], itertools.repeat(UNREACHABLE, questions))
+    deployments.run(target_of(codedeploy), VERSION, description="push by me")
+    assert clock.now > 59
+    assert codedeploy.stopped == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [(UNREACHABLE, "Could not connect"), (refusal("ExpiredTokenException"), "aws sso login")],
+)
+def test_long_outage_says_that_the_deployment_goes_on_and_how_to_look(
+    clock: Clock, failure: Exception, told: str
+) -> None:
+    codedeploy = CodeDeploy(("InProgress", []))
+    codedeploy.failures = itertools.repeat(failure)
+    with pytest.raises(OperatorError, match="deployment d-1 goes on") as caught:
+        deployments.run(target_of(codedeploy), VERSION, description="push by me")
+    assert told in str(caught.value)
+    assert "./updraft releases --environment test" in str(caught.value)
+    assert 60 < clock.now < 70
+    assert codedeploy.stopped == []
+
+
+@pytest.mark.usefixtures("clock")
+def test_deployment_that_ends_while_it_is_stopped_ends_as_it_ended(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    codedeploy = CodeDeploy(("InProgress", [event("AfterInstall", "InProgress")]))
+    codedeploy.ends_before_it_is_stopped = True
+    assert deployments.run(target_of(codedeploy), VERSION, description="push by me").identifier == "d-1"
+    assert "no answer" not in capsys.readouterr().err
+
+
 def test_lost_agent_is_noticed_in_about_a_minute_and_stopped(clock: Clock) -> None:
     codedeploy = CodeDeploy(("InProgress", [event("AfterInstall", "InProgress")]))
-    with pytest.raises(OperatorError, match=r"no sign of life for 6\d s in AfterInstall"):
+    with pytest.raises(OperatorError, match=r"no sign of life for 6\d s in AfterInstall") as caught:
         deployments.run(target_of(codedeploy), VERSION, description="push by me")
     assert clock.now < 70
     assert codedeploy.stopped == [{"deploymentId": "d-1", "autoRollbackEnabled": True}]
+    assert "rollback waits for the same agent" in str(caught.value)
+    assert "--deployment-group-name delivery-DeploymentGroupName" in str(caught.value)
+    assert "aws deploy stop-deployment --region eu-west-1 --no-auto-rollback-enabled" in str(caught.value)
 
 
 def test_slow_hook_that_gives_signs_of_life_is_waited_for(clock: Clock) -> None:
@@ -161,7 +242,9 @@ def test_deployment_of_somebody_else_is_waited_for(clock: Clock) -> None:
     assert deployments.run(target_of(codedeploy), VERSION, description="push by me").identifier == "d-1"
     assert clock.now == 3 * deployments.POLL_SECONDS
     codedeploy.busy = 10_000
-    with pytest.raises(OperatorError, match="another deployment is still going on"):
+    with pytest.raises(
+        OperatorError, match=r"another deployment is still going on.*aws deploy stop-deployment"
+    ):
         deployments.run(target_of(codedeploy), VERSION, description="push by me")
 
 
@@ -245,6 +328,9 @@ def test_watching_pushes_every_change_once_and_outlives_a_refused_one(
             (tmp_path / "one.py").write_text("x = 22")
             raise OperatorError("one.py: SyntaxError")
         if len(pushed) == 2:
+            (tmp_path / "one.py").write_text("x = 4444")
+            raise UNREACHABLE
+        if len(pushed) == 3:
             (tmp_path / "one.py").write_text("x = 333")
             return {"version": VERSION, "seconds": {"all": 1.0}}
         raise KeyboardInterrupt
@@ -253,7 +339,7 @@ def test_watching_pushes_every_change_once_and_outlives_a_refused_one(
     monkeypatch.setattr(delivery, "WATCH_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         delivery.watch(target({}), tmp_path)
-    assert pushed == ["x = 1", "x = 22", "x = 333"]
+    assert pushed == ["x = 1", "x = 22", "x = 4444", "x = 333"]
 
 
 class Bucket:
@@ -292,3 +378,32 @@ def test_promotion_deploys_the_very_bytes_of_the_other_environment() -> None:
         delivery.promote(target, source, OTHER)
     with pytest.raises(OperatorError, match="16 hex digits"):
         delivery.promote(target, source, "latest")
+
+
+def test_sleeping_environment_is_woken_before_anything_is_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[Any, ...]] = []
+
+    def remember(name: str) -> Callable[..., dict[str, Any]]:
+        def act(target: targets.Target, what: Any, *_: Any) -> dict[str, Any]:
+            done.append((name, target.name, what))
+            return {"version": VERSION, "dag_ids": []}
+
+        return act
+
+    monkeypatch.setattr(sleeping, "ensure_awake", lambda target: done.append(("wake", target.name)))
+    for name in ("push", "rollback", "promote"):
+        monkeypatch.setattr(delivery, name, remember(name))
+    commands_delivery.push("dev", Path("dags"))
+    commands_delivery.rollback(None, "dev")
+    commands_delivery.promote("prod", "dev", from_profile="reader")
+    origin = targets.target_of("prod", profile="reader")
+    assert done == [
+        ("wake", "dev"), ("push", "dev", Path("dags")),
+        ("wake", "dev"), ("rollback", "dev", None),
+        ("wake", "dev"), ("promote", "dev", origin),
+    ]  # fmt: skip
+
+
+def test_profile_for_the_laptop_is_refused() -> None:
+    with pytest.raises(OperatorError, match="--from-profile: 'local' is on this laptop"):
+        commands_delivery.promote("local", "dev", from_profile="reader")

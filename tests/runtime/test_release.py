@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import release_check
-from runtime.release import build_release
+from benchmarks.delivery.aws_model import push_on_aws
+from runtime import release_check, verifier
+from runtime.release import HOOKS, build_release
 from runtime.release_check import (
     MANIFEST,
     Manifest,
@@ -122,6 +125,17 @@ def test_too_many_files_are_refused(monkeypatch: pytest.MonkeyPatch, dags: Path,
     monkeypatch.setattr(release_check, "MOST_FILES", 1)
     with pytest.raises(ReleaseError, match="2 files, a release may have 1"):
         build_release(dags, [], tmp_path)
+
+
+def test_largest_release_leaves_half_of_each_time_limit_on_efs() -> None:
+    phases = push_on_aws(files=release_check.MOST_FILES, import_seconds=0, parse_seconds=0)["phase_seconds"]
+    [stage, _] = yaml.safe_load((HOOKS / "appspec.yml").read_text())["hooks"]["AfterInstall"]
+    assert stage["location"] == "hooks/stage.py"
+    assert phases["stage_on_efs"] < stage["timeout"] / 2
+    assert phases["import_test"] < verifier.VISIBLE_SECONDS / 2
+    served = re.search(r"^SERVED_SECONDS = (\d+)$", (HOOKS / "validate.py").read_text(), re.MULTILINE)
+    assert served is not None
+    assert phases["parsed"] < int(served[1]) / 2
 
 
 def test_whole_release_passes(release: Path) -> None:

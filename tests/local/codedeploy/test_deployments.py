@@ -319,6 +319,26 @@ def test_wrong_bundle_fails_at_download(cloud: Cloud, files: dict[str, str], rea
     assert reason in cloud.events(info["deploymentId"])["DownloadBundle"]["diagnostics"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("operation", "more"),
+    [
+        ("ListDeploymentTargets", {}),
+        ("GetDeploymentTarget", {"targetId": "i-1"}),
+        ("BatchGetDeploymentTargets", {"targetIds": ["i-1"]}),
+    ],
+)
+def test_deployment_that_has_not_started_has_no_targets_to_look_at(
+    cloud: Cloud, operation: str, more: Item
+) -> None:
+    cloud.bundle("1.zip", {"appspec.yml": appspec({})})
+    asked = {"deploymentId": cloud.deploy("1.zip")["deploymentId"]}
+    cloud.service.call(operation, asked | more)
+    cloud.store.deployments[asked["deploymentId"]]["status"] = "Created"
+    with pytest.raises(ServiceError) as caught:
+        cloud.service.call(operation, asked | more)
+    assert caught.value.code == "DeploymentNotStartedException"
+
+
 def test_no_matching_instance_fails_the_deployment(cloud: Cloud) -> None:
     cloud.store.groups["app"]["group"]["ec2TagFilters"][0]["Value"] = "other"
     cloud.bundle("1.zip", {"appspec.yml": appspec({})})

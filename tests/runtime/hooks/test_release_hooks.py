@@ -264,6 +264,21 @@ def test_pruning_keeps_the_newest_the_live_and_those_in_use(bastion: Bastion) ->
     assert bastion.found() == sorted([old[0], *old[6:], version])
 
 
+def test_pruning_that_takes_too_long_is_left_to_the_next_push(bastion: Bastion) -> None:
+    for age in range(25):
+        (bastion.releases / f"{age:016x}").mkdir()
+        os.utime(bastion.releases / f"{age:016x}", (1_000_000 - age, 1_000_000 - age))
+    bastion.deploy("x = 1\n")
+    assert len(bastion.found()) == 20
+    for age in range(5):
+        (bastion.releases / f"{100 + age:016x}").mkdir()
+        os.utime(bastion.releases / f"{100 + age:016x}", (1000, 1000))
+    script = bastion.revision / "hooks" / "release_files.py"
+    script.write_text(script.read_text().replace("PRUNE_SECONDS = 60", "PRUNE_SECONDS = 0"))
+    assert "pruned 1 of 25 releases" in bastion.run("validate").stdout
+    assert len(bastion.found()) == 24
+
+
 def test_throttled_parameters_and_a_late_verifier_are_waited_for(bastion: Bastion) -> None:
     bastion.platform.throttled = 3
     version = bastion.deploy("x = 1\n")
