@@ -58,9 +58,10 @@ def main() -> None:
         app()
     except (OperatorError, BootstrapError) as error:
         _fail(str(error), str(error))
-    except KeyboardInterrupt:
-        print("updraft: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:
+        if _is_interruption(ended):
+            print("updraft: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        raise
     except Exception as error:
         # Loaded only now: what asks AWS nothing need not wait for its SDK, some of whose errors are OSErrors too.
         from ops import aws_errors
@@ -72,6 +73,13 @@ def main() -> None:
             # A full disk, a missing permission: what the system says, and where.
             _fail(f"{error.strerror or error}: {error.filename or 'see above'}", str(error))
         raise
+
+
+def _is_interruption(ended: BaseException | None) -> bool:
+    """Whether Ctrl-C ended the command: Typer makes an exit of it, as it does of a code that a command returns."""
+    while ended is not None and not isinstance(ended, KeyboardInterrupt):
+        ended = ended.__cause__ or ended.__context__
+    return ended is not None
 
 
 def _fail(line: str, document: str) -> NoReturn:

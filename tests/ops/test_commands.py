@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import (
     ClientError,
@@ -133,6 +134,26 @@ def test_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(command_line, "app", fail)
     with pytest.raises(ZeroDivisionError):
         command_line.main()
+
+
+@pytest.mark.parametrize(("ends", "said"), [(KeyboardInterrupt(), "goes on where"), (typer.Exit(130), "")])
+def test_interrupted_command_says_that_it_goes_on(
+    ends: BaseException, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def wait() -> None:
+        raise ends
+
+    monkeypatch.setattr(command_line, "app", app)
+    monkeypatch.setattr(sys, "argv", ["updraft"])
+    with pytest.raises(SystemExit) as left:
+        command_line.main()
+    assert left.value.code == 130
+    told = capsys.readouterr().err
+    assert said in told
+    assert bool(told) is bool(said)
 
 
 def test_unknown_command_is_refused() -> None:
