@@ -12,8 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from local import docker, processes
 from local.paths import LocalPaths
 from ops import cdk, engine
@@ -27,6 +25,7 @@ from ops.bootstrap import (
     exclusive,
 )
 from ops.console import OperatorError, say, step
+from ops.own_account import ready
 from ops.target import STACKS, Target, local_paths, target_of
 
 ACCOUNT = "account"
@@ -116,7 +115,7 @@ def start_account() -> None:
     Raises OperatorError with the account's last words when it gives up, for example over a port in use.
     """
     paths = local_paths()
-    if _ready() is not None:
+    if ready(paths) is not None:
         return
     with step("starting the emulated account"):
         if not processes.is_running(paths, ACCOUNT):
@@ -132,7 +131,7 @@ def start_account() -> None:
                 working_directory=ROOT,
             )
         deadline = time.monotonic() + ACCOUNT_START_SECONDS
-        while _ready() is None:
+        while ready(paths) is None:
             if not processes.is_running(paths, ACCOUNT):
                 raise OperatorError(_last_words(paths.log / "account.log"))
             if time.monotonic() > deadline:
@@ -149,27 +148,6 @@ def _account_environment() -> dict[str, str]:
         "UPDRAFT_NODE_PATH": str(NODE_DIRECTORY / "node_modules"),
         "UPDRAFT_CLOUD_ASSEMBLY": str(local_paths().cloud_assembly),
     }
-
-
-def _ready() -> dict[str, Any] | None:
-    try:
-        with requests.Session() as session:
-            session.trust_env = False
-            answer = session.get(f"{local_paths().endpoint_url}/_updraft/ready", timeout=5)
-    except requests.RequestException:
-        return None
-    if answer.status_code != 200:
-        return None
-    try:
-        document = dict(answer.json())
-    except ValueError:
-        document = {}
-    if document.get("state_directory") != str(local_paths().root):
-        other = document.get("state_directory", "another program")
-        raise OperatorError(
-            f"port {local_paths().port} on 127.0.0.1 is in use by {other}; end it and run the same command again"
-        )
-    return document
 
 
 def _last_words(log: Path) -> str:
@@ -373,7 +351,7 @@ def status(target: Target) -> dict[str, Any]:
         urls["mlflow"] = "http://127.0.0.1:5000"
     document: dict[str, Any] = {"environment": target.name, "services": services(target), "urls": urls}
     if target.is_local:
-        document["planes"] = (_ready() or {}).get("planes", {})
+        document["planes"] = (ready(local_paths()) or {}).get("planes", {})
         document["memory_mib"] = memory_mib(local_paths())
     return document
 

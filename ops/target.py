@@ -19,6 +19,7 @@ from local.paths import LocalPaths
 from ops.airflow_api import AirflowApi
 from ops.bootstrap import ROOT
 from ops.console import OperatorError
+from ops.own_account import ready
 from stacks.config import ConfigError, EnvironmentConfig, load_environment
 
 STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking", "pets")
@@ -54,6 +55,8 @@ class Target:
     def session(self) -> boto3.Session:
         if self.is_local:
             paths = local_paths()
+            # Another checkout's account would take this one's keys too.
+            ready(paths)
             return boto3.Session(
                 aws_access_key_id=paths.access_key_id,
                 aws_secret_access_key=paths.secret_access_key,
@@ -68,7 +71,11 @@ class Target:
                 service,
                 endpoint_url=local_paths().endpoint_url if self.is_local else None,
                 config=Config(
-                    retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5, read_timeout=60
+                    retries={"mode": "standard", "max_attempts": 5},
+                    connect_timeout=5,
+                    read_timeout=60,
+                    # None stands for those of the environment, and no proxy reaches this machine's loopback.
+                    proxies={} if self.is_local else None,
                 ),
             )
 
