@@ -37,7 +37,9 @@ def stable_port(folder: Path, *, first: int) -> int:
 def check_port_is_free(port: int) -> None:
     """Raise RuntimeError when something listens on 127.0.0.1:`port`."""
     if not is_free(port):
-        raise RuntimeError(f"port {port} on 127.0.0.1 is in use by another program; end it and start again")
+        raise RuntimeError(
+            f"port {port} on 127.0.0.1 is in use by another program; end it and run the same command again"
+        )
 
 
 def is_free(port: int) -> bool:
