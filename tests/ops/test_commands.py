@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
 from ops import prices
+from ops.__main__ import app
 from ops.airflow_api import AirflowApi
 from ops.console import OperatorError, table
 
@@ -72,6 +75,18 @@ def test_every_command_has_a_line_of_help() -> None:
         "test",
     ):
         assert f" {command} " in ran.stdout
+
+
+def test_every_command_takes_json_but_the_one_whose_output_is_anothers() -> None:
+    groups = [typer.main.get_group(app)]
+    commands = {}
+    while groups:
+        for name, command in groups.pop().commands.items():
+            if isinstance(command, TyperGroup):
+                groups.append(command)
+            else:
+                commands[name] = [option for parameter in command.params for option in parameter.opts]
+    assert [name for name, options in commands.items() if "--json" not in options] == ["exec"]
 
 
 def test_table_aligns_and_leaves_missing_values_empty() -> None:
