@@ -23,6 +23,11 @@ class LocalPaths:
     access_key_id: str = "000000000000"
     secret_access_key: str = "local"
 
+    def make_root(self) -> None:
+        """Make the state directory, or take an old one, for its owner alone: the account's secrets lie in it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)
+
     @property
     def state_directory(self) -> Path:
         return self.root

@@ -6,6 +6,8 @@ import fcntl
 import socket
 from pathlib import Path
 
+from local.state_file import write_whole
+
 
 def free_port() -> int:
     """A port that nobody listens on now."""
@@ -24,20 +26,30 @@ def stable_port(folder: Path, *, first: int) -> int:
     with (parent / ".ports").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         file = folder / "port"
-        if file.exists():
-            return int(file.read_text(encoding="utf-8"))
-        taken = {int(other.read_text(encoding="utf-8")) for other in parent.glob("*/port")}
+        if (kept := _kept_port(file)) is not None:
+            return kept
+        taken = {_kept_port(other) for other in parent.glob("*/port")}
         for port in range(first, first + 1000):
             if port not in taken and is_free(port):
-                file.write_text(str(port), encoding="utf-8")
+                write_whole(file, port)
                 return port
     raise RuntimeError(f"no free port between {first} and {first + 999} on 127.0.0.1")
+
+
+def _kept_port(file: Path) -> int | None:
+    """The port in a file; None where there is none, or a power cut left it without its content."""
+    try:
+        return int(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def check_port_is_free(port: int) -> None:
     """Raise RuntimeError when something listens on 127.0.0.1:`port`."""
     if not is_free(port):
-        raise RuntimeError(f"port {port} on 127.0.0.1 is in use by another program; end it and start again")
+        raise RuntimeError(
+            f"port {port} on 127.0.0.1 is in use by another program; end it and run the same command again"
+        )
 
 
 def is_free(port: int) -> bool:

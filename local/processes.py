@@ -1,6 +1,6 @@
 """Processes that this platform started: each has a record on disk, so that they can be found after any crash.
 
-A record holds the pid and the process's start time; a pid alone may belong to somebody else by now.
+A record holds the pid and when the process started; a pid alone may belong to somebody else by now.
 Every process runs in a session of its own, so that its descendants can be ended with it.
 """
 
@@ -25,6 +25,9 @@ POLL_SECONDS = 0.05
 KILL_SECONDS = 10
 # Clocks of /proc and of psutil differ by less than this.
 SAME_START_SECONDS = 0.5
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# Of what follows the program's name in /proc/PID/stat: the 22nd field, see proc(5).
+START_TICKS = 19
 
 
 def start(
@@ -62,7 +65,7 @@ def record(paths: LocalPaths, name: str, pid: int, argv: Sequence[str]) -> None:
         started_at = psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:
         return
-    entry = {"name": name, "pid": pid, "started_at": started_at, "argv": list(argv)}
+    entry = {"name": name, "pid": pid, "start": _start(pid), "started_at": started_at, "argv": list(argv)}
     write_whole(_file(paths, name), entry)
 
 
@@ -145,9 +148,27 @@ def _living(paths: LocalPaths, name: str) -> psutil.Process | None:
     try:
         entry = json.loads(_file(paths, name).read_text())
         process = psutil.Process(entry["pid"])
-        same = abs(process.create_time() - entry["started_at"]) < SAME_START_SECONDS
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if _is_same(process, entry) and process.status() != psutil.STATUS_ZOMBIE else None
     except (OSError, ValueError, psutil.NoSuchProcess):
+        return None
+
+
+def _is_same(process: psutil.Process, entry: dict[str, Any]) -> bool:
+    # A record without a start is of another system than Linux, or was made before there were any.
+    if start := entry.get("start"):
+        return bool(_start(process.pid) == start)
+    return bool(abs(process.create_time() - entry["started_at"]) < SAME_START_SECONDS)
+
+
+def _start(pid: int) -> str | None:
+    """The boot and the tick after it at which a process started; None where the system doesn't tell them.
+
+    A time of day would not do: Linux counts it back from now, so that it moves whenever the clock is set.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return f"{BOOT_ID.read_text().strip()} {fields[START_TICKS]}"
+    except OSError:
         return None
 
 

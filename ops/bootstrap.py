@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -128,6 +129,7 @@ def _ensure_uv() -> Path:
     with exclusive("uv"):
         if _is_made(stamp, wanted, uv):
             return uv
+        _require_pip()
         with _progress("installing uv"):
             _run([PYTHON, "-m", "venv", "--clear", HOME / "uv"])
             _run(
@@ -135,6 +137,17 @@ def _ensure_uv() -> Path:
             )
         _write_stamp(stamp, wanted)
     return uv
+
+
+def _require_pip() -> None:
+    """Raise BootstrapError where Python can't put pip into an environment: Debian and Ubuntu package that apart."""
+    if importlib.util.find_spec("ensurepip") is None:
+        package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+        raise BootstrapError(
+            f"{PYTHON} can't make environments: it has no ensurepip. On Debian and Ubuntu that is in the package "
+            f"python3-venv, for this Python {package}: install it (sudo apt install {package}) and run the same "
+            "command again"
+        )
 
 
 def _is_made(stamp: Path, wanted: str, product: Path) -> bool:
@@ -151,6 +164,16 @@ def _with_wheels_of_pip() -> dict[str, str]:
     """Where this machine's pip is told to look for wheels, uv looks too."""
     links = os.environ.get("PIP_FIND_LINKS")
     return {**({"UV_FIND_LINKS": ",".join(links.split())} if links else {}), **os.environ}
+
+
+def _caches() -> dict[str, str]:
+    """Where uv and npm keep what they fetch, for a user without a home that can be written to; else their own."""
+    try:
+        writable = os.access(Path.home(), os.W_OK)
+    except RuntimeError:
+        # Neither HOME nor an entry for this user, as in a container that was given a number for one.
+        writable = False
+    return {} if writable else {"UV_CACHE_DIR": f"{HOME}/cache/uv", "npm_config_cache": f"{HOME}/cache/npm"}
 
 
 def _digest(lock: Path) -> str:
@@ -220,6 +243,7 @@ def _progress(what: str) -> Iterator[None]:
 
 def main() -> None:
     """Make the tools' environment and become the command line in it."""
+    os.environ.update({name: value for name, value in _caches().items() if name not in os.environ})
     try:
         python = ensure_environment(TOOLS)
     except BootstrapError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from local import processes
 from ops.bootstrap import NODE_DIRECTORY, ROOT, TOOLS, ensure_node, environment_python
 from ops.console import OperatorError, say
+from ops.own_account import ready
 from ops.target import STACKS, Target, local_paths
 
 # Lines of the CLI that tell a person how far it is; everything it prints is in the log.
@@ -130,9 +131,11 @@ def end_orphans() -> None:
 def run_cdk(target: Target, arguments: list[str], *, outside_app: bool = False) -> str:
     """Run the CDK CLI and return what it printed; its milestones go to standard error on the way.
 
-    Raises OperatorError with the last lines of its output when it fails.
+    Raises OperatorError with the last lines of its output when it fails, and when another checkout's account answers.
     """
     cdk = ensure_node()
+    if target.is_local and arguments[0] != "synth":
+        ready(local_paths())  # raises for the account of another checkout, whose stacks have the same names
     log = ROOT / ".updraft" / "log" / "cdk.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []

@@ -12,10 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from local import docker, processes
 from local.paths import LocalPaths
+from local.state_file import write_whole
 from ops import cdk, engine
 from ops.bootstrap import (
     NODE_DIRECTORY,
@@ -27,6 +26,7 @@ from ops.bootstrap import (
     exclusive,
 )
 from ops.console import OperatorError, say, step
+from ops.own_account import ready
 from ops.target import STACKS, Target, local_paths, target_of
 
 ACCOUNT = "account"
@@ -60,6 +60,7 @@ def up(
     An engine that is given is kept for the next starts. `images` are those whose environments are made here. Raises OperatorError for an environment that isn't of the emulated account, and while that holds another one.
     """
     started = time.monotonic()
+    local_paths().make_root()
     _require_disk(local_paths().root)
     ensure_node()
     target = target_of(environment)
@@ -89,8 +90,7 @@ def _require_own_account(target: Target) -> None:
         raise OperatorError(
             f"'{target.name}' is an environment of AWS; deploy it with: ./updraft deploy --environment {target.name}"
         )
-    record = local_paths().root / "deployed.json"
-    held = json.loads(record.read_text()).get("environment", target.name) if record.is_file() else target.name
+    held = _deployed().get("environment", target.name)
     if held != target.name:
         raise OperatorError(
             f"this machine holds environment '{held}'; remove it with: ./updraft down --wipe, "
@@ -116,12 +116,13 @@ def start_account() -> None:
     Raises OperatorError with the account's last words when it gives up, for example over a port in use.
     """
     paths = local_paths()
-    if _ready() is not None:
+    if ready(paths) is not None:
         return
     with step("starting the emulated account"):
         if not processes.is_running(paths, ACCOUNT):
             _started_here.append(True)
-            processes.reap(paths)
+            # What a killed account left; its SageMaker jobs go on, and the next account finds them.
+            processes.reap(paths, keep=("sagemaker-",))
             processes.start(
                 paths,
                 ACCOUNT,
@@ -132,7 +133,7 @@ def start_account() -> None:
                 working_directory=ROOT,
             )
         deadline = time.monotonic() + ACCOUNT_START_SECONDS
-        while _ready() is None:
+        while ready(paths) is None:
             if not processes.is_running(paths, ACCOUNT):
                 raise OperatorError(_last_words(paths.log / "account.log"))
             if time.monotonic() > deadline:
@@ -151,27 +152,6 @@ def _account_environment() -> dict[str, str]:
     }
 
 
-def _ready() -> dict[str, Any] | None:
-    try:
-        with requests.Session() as session:
-            session.trust_env = False
-            answer = session.get(f"{local_paths().endpoint_url}/_updraft/ready", timeout=5)
-    except requests.RequestException:
-        return None
-    if answer.status_code != 200:
-        return None
-    try:
-        document = dict(answer.json())
-    except ValueError:
-        document = {}
-    if document.get("state_directory") != str(local_paths().root):
-        other = document.get("state_directory", "another program")
-        raise OperatorError(
-            f"port {local_paths().port} on 127.0.0.1 is in use by {other}; end it and run the same command again"
-        )
-    return document
-
-
 def _last_words(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     telling = [line for line in lines[-30:] if line.startswith("updraft:")]
@@ -185,13 +165,9 @@ def deploy_if_changed(
     target: Target, environments: list[Future[Path]], images: Sequence[str] = IMAGES
 ) -> float:
     """Deploy when the sources differ from what the account holds; returns the seconds that it took, else 0."""
-    record = local_paths().root / "deployed.json"
+    record = _deployed_file()
     wanted = fingerprint(target.name)
-    if (
-        record.is_file()
-        and json.loads(record.read_text()).get("fingerprint") == wanted
-        and _all_deployed(target)
-    ):
+    if _deployed().get("fingerprint") == wanted and _all_deployed(target):
         return 0.0
     started = time.monotonic()
     with ThreadPoolExecutor() as pool:
@@ -203,12 +179,26 @@ def deploy_if_changed(
     for environment in environments:
         environment.result()
     if record.is_file():
-        record.write_text(json.dumps({"environment": target.name, "fingerprint": None}))
+        write_whole(record, {"environment": target.name, "fingerprint": None})
     _wait_until_settled(target)
     with step("deploying the stacks"):
         cdk.deploy(target)
-    record.write_text(json.dumps({"environment": target.name, "fingerprint": wanted}))
+    write_whole(record, {"environment": target.name, "fingerprint": wanted})
     return round(time.monotonic() - started, 1)
+
+
+def _deployed_file() -> Path:
+    """Says which environment the account holds, and what it was made from."""
+    return local_paths().root / "deployed.json"
+
+
+def _deployed() -> dict[str, Any]:
+    """What that file says; nothing where it isn't there or can't be read, so that all is deployed again."""
+    try:
+        found = json.loads(_deployed_file().read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _bootstrap_if_needed(target: Target) -> None:
@@ -224,7 +214,7 @@ def _drop_cut_off_creation(target: Target) -> None:
     """
     paths = local_paths()
     known = [name for name in _stack_states(target) if name.startswith(target.prefix)]
-    if not known or (paths.root / "deployed.json").is_file() or not _started_here:
+    if not known or _deployed_file().is_file() or not _started_here:
         return
     say("  the first deployment was cut off: starting afresh")
     processes.stop(paths, ACCOUNT, timeout_seconds=ACCOUNT_STOP_SECONDS)
@@ -373,7 +363,7 @@ def status(target: Target) -> dict[str, Any]:
         urls["mlflow"] = "http://127.0.0.1:5000"
     document: dict[str, Any] = {"environment": target.name, "services": services(target), "urls": urls}
     if target.is_local:
-        document["planes"] = (_ready() or {}).get("planes", {})
+        document["planes"] = (ready(local_paths()) or {}).get("planes", {})
         document["memory_mib"] = memory_mib(local_paths())
     return document
 
@@ -395,7 +385,6 @@ def memory_mib(paths: LocalPaths) -> int | None:
 
 
 def _require_disk(directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
     free_mib = shutil.disk_usage(directory).free // 2**20
     if free_mib < MINIMUM_FREE_MIB:
         raise OperatorError(

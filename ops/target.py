@@ -24,6 +24,7 @@ from ops.airflow_api import AirflowApi
 from ops.aws_errors import in_words
 from ops.bootstrap import ROOT
 from ops.console import OperatorError
+from ops.own_account import ready
 from stacks.config import ConfigError, EnvironmentConfig, load_environment
 
 STACKS = ("network", "storage", "airflow", "delivery", "scaling", "workflows", "tracking", "pets")
@@ -65,6 +66,8 @@ class Target:
     def session(self) -> boto3.Session:
         if self.is_local:
             paths = local_paths()
+            # Another checkout's account would take this one's keys too.
+            ready(paths)
             return boto3.Session(
                 aws_access_key_id=paths.access_key_id,
                 aws_secret_access_key=paths.secret_access_key,
@@ -79,7 +82,11 @@ class Target:
                 service,
                 endpoint_url=local_paths().endpoint_url if self.is_local else None,
                 config=Config(
-                    retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5, read_timeout=60
+                    retries={"mode": "standard", "max_attempts": 5},
+                    connect_timeout=5,
+                    read_timeout=60,
+                    # None stands for those of the environment, and no proxy reaches this machine's loopback.
+                    proxies={} if self.is_local else None,
                 ),
             )
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from local.paths import LocalPaths
 from local.ports import is_free
 
+AIRPLAY_PORT = 5000
+
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; one clear line and exit code 1 when it can't start."""
@@ -23,16 +25,19 @@ def main() -> int:
     paths = LocalPaths(arguments.state_directory.resolve(), port=arguments.port)
     for port in (paths.port, paths.webserver_port, paths.flower_port, paths.mlflow_port):
         if not is_free(port):
-            print(
-                f"updraft: port {port} on 127.0.0.1 is in use by another program; end it and run the same command again",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"updraft: {taken(port)}", file=sys.stderr, flush=True)
             return 1
     os.environ.update(settings(paths))
     from local.account.server import serve
 
     return serve(paths)
+
+
+def taken(port: int) -> str:
+    """What is wrong with a port, and what to do about it."""
+    airplay = " (macOS's AirPlay Receiver? System Settings, General, AirDrop & Handoff turns it off)"
+    by = airplay if sys.platform == "darwin" and port == AIRPLAY_PORT else ""
+    return f"port {port} on 127.0.0.1 is in use by another program{by}; end it and run the same command again"
 
 
 def settings(paths: LocalPaths) -> dict[str, str]:

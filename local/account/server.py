@@ -196,6 +196,7 @@ async def _send_body(send: Callable[[dict[str, Any]], Awaitable[None]], status: 
 
 def serve(paths: LocalPaths) -> int:
     """Run the account on these paths until it is told to stop."""
+    paths.make_root()
     for directory in (paths.run, paths.log, paths.account / "state", paths.account / "s3"):
         directory.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)

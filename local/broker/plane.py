@@ -51,12 +51,15 @@ class BrokerPlane:
         self._lock = threading.RLock()
 
     def start(self) -> None:
-        """Start the servers of all node groups that the account knows."""
+        """Start the servers of all node groups that the account knows.
+
+        Raises RuntimeError naming the first that doesn't start: without its broker, no worker gets healthy.
+        """
         for node_group in self._node_groups():
             try:
                 self.start_node_group(node_group)
             except (OSError, RuntimeError, ValueError) as error:
-                self._logger.error("broker %s: %s", node_group.identifier, error)
+                raise RuntimeError(f"broker {node_group.identifier}: {error}") from error
 
     def stop(self) -> None:
         """Stop all servers; their data stays."""

@@ -72,12 +72,15 @@ class DatabasePlane:
         self._lock = threading.RLock()
 
     def start(self) -> None:
-        """Start the servers of all instances that the account knows as available."""
+        """Start the servers of all instances that the account knows as available.
+
+        Raises RuntimeError naming the first that doesn't start: without its database, no service gets healthy.
+        """
         for spec in self._instances():
             try:
                 self.start_instance(spec)
             except (OSError, RuntimeError, ValueError) as error:
-                self._logger.error("database %s: %s", spec.identifier, error)
+                raise RuntimeError(f"database {spec.identifier}: {error}") from error
 
     def stop(self) -> None:
         """Stop all servers; their data stays."""

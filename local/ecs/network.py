@@ -38,7 +38,10 @@ class Addresses:
 
 
 class Tunnel:
-    """Listens on the UIs' ports and forwards to a healthy task of the service behind each."""
+    """Listens on the UIs' ports and forwards to a healthy task of the service behind each.
+
+    On macOS, where a task listens on 127.0.0.1 itself, its own port needs no forwarder and leaves it no room.
+    """
 
     def __init__(self, paths: LocalPaths, names: Callable[[], dict[str, list[str]]]) -> None:
         self._names = names
@@ -47,6 +50,8 @@ class Tunnel:
             paths.flower_port: ("flower", 5555),
             paths.mlflow_port: ("mlflow", 5000),
         }
+        if sys.platform == "darwin":
+            self._ports = {port: to for port, to in self._ports.items() if port != to[1]}
         self._loop = asyncio.new_event_loop()
         self._listening = threading.Event()
         self._failure: OSError | None = None

@@ -63,6 +63,11 @@ def test_files_are_private_and_made_once_by_many_at_a_time(tmp_path: Path) -> No
     assert modes == {0o600}
 
 
+def test_state_directory_that_is_made_with_it_is_private(tmp_path: Path) -> None:
+    ensure_ca(SimpleNamespace(certificates=tmp_path / "local" / "certificates"))
+    assert (tmp_path / "local").stat().st_mode & 0o777 == 0o700
+
+
 def test_file_system_has_one_folder_and_odd_ids_are_refused(tmp_path: Path) -> None:
     paths = SimpleNamespace(state_directory=tmp_path)
     assert efs_root(paths, "fs-0123456789abcdef0").is_dir()

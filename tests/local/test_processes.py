@@ -80,6 +80,35 @@ def test_pid_that_belongs_to_somebody_else_is_not_touched(paths: LocalPaths) -> 
         stranger.wait()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start is kept as a time of day, and stays")
+def test_process_is_found_again_after_the_clock_was_set(
+    paths: LocalPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(paths, "one")
+    told = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: told(self) + 3600)
+    assert processes.is_running(paths, "one")
+    assert processes.stop(paths, "one", timeout_seconds=5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no boot is recorded")
+def test_same_pid_and_tick_after_another_boot_is_somebody_else(paths: LocalPaths) -> None:
+    start(paths, "one")
+    file = paths.run / "one.json"
+    entry = json.loads(file.read_text())
+    boot, tick = entry["start"].split()
+    file.write_text(json.dumps(entry | {"start": f"{boot[::-1]} {tick}"}))
+    assert not processes.is_running(paths, "one")
+    file.write_text(json.dumps(entry))
+
+
+def test_record_of_before_there_were_starts_is_understood(paths: LocalPaths) -> None:
+    pid = start(paths, "one")
+    entry = {"name": "one", "pid": pid, "started_at": psutil.Process(pid).create_time(), "argv": SLEEPER}
+    (paths.run / "one.json").write_text(json.dumps(entry))
+    assert processes.stop(paths, "one", timeout_seconds=5)
+
+
 def test_broken_record_stops_nobody(paths: LocalPaths) -> None:
     paths.run.mkdir(parents=True)
     (paths.run / "one.json").write_text("{")

@@ -98,3 +98,35 @@ def test_old_python_is_refused_in_one_line(tmp_path: Path) -> None:
     assert ran.stdout == ""
     assert ran.stderr.count("\n") == 1
     assert "needs Python 3.11, 3.12 or 3.13, found Python 3.9.1" in ran.stderr
+
+
+def test_python_whose_path_has_spaces_is_taken(tmp_path: Path) -> None:
+    python = tmp_path / "My Programs" / "python 3"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] || printf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    ran = subprocess.run(
+        [ROOT / "updraft", "run", "a b"],
+        env={"PATH": os.environ["PATH"], "UPDRAFT_PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.stdout.splitlines() == [str(ROOT / "ops" / "bootstrap.py"), "run", "a b"], ran.stderr
+
+
+@pytest.mark.usefixtures("home")
+def test_python_without_pip_is_told_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "_digest", lambda _: "wanted")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(bootstrap.BootstrapError, match=r"python3-venv.*sudo apt install python3\.\d+-venv"):
+        bootstrap.ensure_environment("tiny")
+
+
+@pytest.mark.parametrize("home_is_there", [True, False])
+def test_caches_lie_beside_the_environments_without_a_home(
+    home: Path, monkeypatch: pytest.MonkeyPatch, home_is_there: bool
+) -> None:
+    monkeypatch.setenv("HOME", str(home if home_is_there else home / "nobody"))
+    places = {"UV_CACHE_DIR": f"{home}/.updraft/cache/uv", "npm_config_cache": f"{home}/.updraft/cache/npm"}
+    assert bootstrap._caches() == ({} if home_is_there else places)

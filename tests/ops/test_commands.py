@@ -21,9 +21,11 @@ from botocore.exceptions import (
     ReadTimeoutError,
     UnauthorizedSSOTokenError,
 )
+from typer.core import TyperGroup
 
 from ops import __main__ as command_line
 from ops import console, prices
+from ops.__main__ import app
 from ops.airflow_api import AirflowApi
 from ops.console import OperatorError, table
 
@@ -140,13 +142,13 @@ def test_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
 def test_interrupted_command_says_that_it_goes_on(
     ends: BaseException, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    app = typer.Typer()
+    interrupted = typer.Typer()
 
-    @app.command()
+    @interrupted.command()
     def wait() -> None:
         raise ends
 
-    monkeypatch.setattr(command_line, "app", app)
+    monkeypatch.setattr(command_line, "app", interrupted)
     monkeypatch.setattr(sys, "argv", ["updraft"])
     with pytest.raises(SystemExit) as left:
         command_line.main()
@@ -191,6 +193,18 @@ def test_every_command_has_a_line_of_help() -> None:
         "test",
     ):
         assert f" {command} " in ran.stdout
+
+
+def test_every_command_takes_json_but_the_one_whose_output_is_anothers() -> None:
+    groups = [typer.main.get_group(app)]
+    commands = {}
+    while groups:
+        for name, command in groups.pop().commands.items():
+            if isinstance(command, TyperGroup):
+                groups.append(command)
+            else:
+                commands[name] = [option for parameter in command.params for option in parameter.opts]
+    assert [name for name, options in commands.items() if "--json" not in options] == ["exec"]
 
 
 def test_table_aligns_and_leaves_missing_values_empty() -> None:

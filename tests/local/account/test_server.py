@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from ministack import app as ministack_app  # type: ignore[import-untyped]
 
-from local.account.server import Account
+from local import processes
+from local.account.server import Account, serve
 from local.paths import LocalPaths
 
 
@@ -71,3 +72,14 @@ def test_throttled_call_is_not_done(account: Account, monkeypatch: pytest.Monkey
     put(account, sagemaker_throttled_share=1)
     status, body = answer(account, "SageMaker.CreateTrainingJob")
     assert (status, body["__type"], emulator.asked) == (400, "ThrottlingException", [])
+
+
+def test_old_state_is_closed_to_others_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_further(*_: object, **__: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(processes, "reap", no_further)
+    tmp_path.chmod(0o755)
+    with pytest.raises(InterruptedError):
+        serve(LocalPaths(tmp_path))
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
