@@ -26,6 +26,7 @@ REPORT = {
     "baseline": {"accuracy": 0.52},
     "example": {"name": "a", "label": "cat"},
 }
+CONTEXT = {"ti": SimpleNamespace(dag_id="pet_detection", run_id="run")}
 MODELS = botocore.session.get_session()
 
 
@@ -93,14 +94,22 @@ class Gate(unittest.TestCase):
         with self.assertRaisesRegex(AirflowFailException, r"no more than the baseline's 0\.950"):
             registry.accept(REPORT | {"baseline": {"accuracy": 0.95}}, threshold=0.5)
 
-    def test_registration_names_the_model_and_its_figures(self) -> None:
+    def test_registration_names_the_model_its_figures_and_its_run(self) -> None:
         client = Client("sagemaker", create_model_package={"ModelPackageArn": "arn"})
         pets = PetsSettings("image", "ml.g5.xlarge", "group", "ecs")
         with mock.patch("boto3.client", return_value=client):
-            registry.register(pets, name="n" * 63, model_uri="s3://b/m.tar.gz", report=REPORT)
+            registry.register(
+                pets, name="n" * 63, model_uri="s3://b/m.tar.gz", report=REPORT, context=CONTEXT
+            )
         [request] = client.requests("CreateModelPackage")
         self.assertEqual(request["SourceUri"], "s3://b/m.tar.gz")
-        self.assertEqual(request["CustomerMetadataProperties"]["accuracy"], "0.950000")
+        self.assertEqual(
+            request["CustomerMetadataProperties"],
+            {
+                "accuracy": "0.950000", "baseline": "0.520000", "model_uri": "s3://b/m.tar.gz",
+                "dag_id": "pet_detection", "run_id": "run",
+            },
+        )  # fmt: skip
         # The longest that SageMaker takes.
         self.assertLessEqual(len(request["ClientToken"]), 36)
 
