@@ -20,14 +20,12 @@ from typing import Any
 from airflow.sdk import Param, dag, get_current_context, task
 
 from flights import jobs, stages
-from runtime.dag_defaults import run_prefix
+from flights.stages import PREFIX
 from runtime.lineage.notes import note
 from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
 from runtime.sagemaker.registry import read_evaluation
 from runtime.settings import workflow_settings
-
-PREFIX = run_prefix("flights")
 
 
 @dag(

@@ -14,7 +14,7 @@ from runtime.sagemaker.operator import SageMakerJobOperator
 from runtime.settings import workflow_settings
 
 # Everything of a run lies here in the data bucket.
-PREFIX = run_prefix("flights/{{ dag.dag_id }}")
+PREFIX = run_prefix("flights")
 DEFAULT_ARGS = default_args(
     "data-science",
     # Of a SageMaker job with its wait for an instance, which is not part of the job's own MaxRuntime.

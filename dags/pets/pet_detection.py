@@ -180,7 +180,7 @@ def clean_up(prefix: str) -> dict[str, Any]:
     return clean_up.clean_up(
         workflow_settings(),
         pets_settings(),
-        run_id=str(context["run_id"]),
+        tags=tags(context),
         prefix=prefix,
         marker=marker_of(context),
     )
