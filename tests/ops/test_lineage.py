@@ -123,8 +123,8 @@ def tracking() -> Any:
     return made
 
 
-def airflow(**changes: str | None) -> Any:
-    run: dict[str, str | None] = {
+def airflow(**changes: Any) -> Any:
+    run: dict[str, Any] = {
         "dag_id": DAG, "dag_run_id": RUN, "state": "success", "bundle_version": VERSION,
         "queued_at": "2026-01-02T03:04:05Z", "run_after": "2026-01-02T03:04:05Z",
         "start_date": "2026-01-02T03:04:06Z", "end_date": "2026-01-02T03:05:06Z",
@@ -137,7 +137,7 @@ def airflow(**changes: str | None) -> Any:
     return made
 
 
-def chain(tracked: bool = True, **changes: str | None) -> Chain:
+def chain(tracked: bool = True, **changes: Any) -> Chain:
     return Chain(
         airflow=airflow(**changes),
         sagemaker=SageMaker(),
@@ -233,6 +233,6 @@ def test_without_tracking_jobs_still_lead_to_their_dag_run_and_back() -> None:
         {"queued_at": None},
     ],
 )
-def test_jobs_of_a_run_are_found_whenever_it_was_queued(changes: dict[str, str | None]) -> None:
+def test_jobs_of_a_run_are_found_whenever_it_was_queued(changes: dict[str, Any]) -> None:
     [run] = chain(**changes).walk(f"{DAG}/{RUN}")["dag_runs"]
     assert [job["job"] for job in run["jobs"]] == [JOB]
