@@ -169,7 +169,9 @@ class Chain:
 
     def _jobs(self, run: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """By the tags on the jobs themselves, among those of the DAG run's time."""
-        begin = datetime.fromisoformat(run["queued_at"] or run["run_after"]) - SLACK
+        # A clear sets `queued_at` anew, and the jobs of before are the run's, too.
+        moments = [run["run_after"], run["queued_at"] or run["run_after"]]
+        begin = min(map(datetime.fromisoformat, moments)) - SLACK
         end = datetime.fromisoformat(run["end_date"]) if run["end_date"] else datetime.now(UTC)
         for kind, described in KINDS.items():
             pages = self._sagemaker.get_paginator(described.list).paginate(

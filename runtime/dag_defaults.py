@@ -12,5 +12,8 @@ def default_args(owner: str, **more: Any) -> dict[str, Any]:
 
 
 def run_prefix(folder: str) -> str:
-    """Template of the S3 prefix below a folder that belongs to one run alone: its id without what URIs have to escape."""
-    return f"{folder}/{{{{ run_id | replace(':', '-') | replace('+', '-') }}}}"
+    """Template of the S3 prefix below a folder that belongs to one run alone, `{folder}/{DAG}/{run}`.
+
+    DAGs with the same schedule have runs of the same id. It is written without what URIs have to escape.
+    """
+    return f"{folder}/{{{{ dag.dag_id }}}}/{{{{ run_id | replace(':', '-') | replace('+', '-') }}}}"

@@ -84,15 +84,19 @@ def end_run(run_id: str | None, *, succeeded: bool = True) -> None:
 def register_model(
     run_id: str | None, *, name: str, source: str, tags: Mapping[str, str], description: str
 ) -> str | None:
-    """The version of a run's model in the registry, made unless it is there; `source` is where its files lie."""
+    """The version of a run's model in the registry, made unless it is there; `source` is where its files lie.
+
+    A run that was repeated after a clear may have made another model, which is another version.
+    """
     client = _client() if run_id else None
     if client is None:
         return None
     from mlflow.exceptions import MlflowException
 
     found = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    if found:
-        return str(found[0].version)
+    for version in found:
+        if version.source == source:
+            return str(version.version)
     try:
         client.create_registered_model(name)
     except MlflowException as error:

@@ -38,7 +38,7 @@ def notify_failure(context: Mapping[str, Any]) -> None:
 def compose(
     context: Mapping[str, Any], *, states: Mapping[str, str | None], base_url: str
 ) -> tuple[str, str]:
-    """Subject and message of a failed run, from its tasks' states by task id."""
+    """Subject and message of a failed run, from its tasks' states by task id, `{task id}_{map index}` of a mapped one."""
     dag_id, run_id = context["dag"].dag_id, str(context["run_id"])
     environment = f"{os.environ['UPDRAFT_PROJECT']}-{os.environ['UPDRAFT_ENVIRONMENT']}"
     failed = sorted(task_id for task_id, state in states.items() if state == FAILED[0])
@@ -46,12 +46,20 @@ def compose(
     what = ", ".join(failed) or str(context.get("reason") or "unknown")
     run_url = f"{base_url.rstrip('/')}/dags/{quote(dag_id)}/runs/{quote(run_id)}"
     lines = [f"DAG {dag_id}, run {run_id}, in {environment}: {context.get('reason') or 'failed'}", ""]
-    lines += [f"failed: {task_id}  {run_url}/tasks/{quote(task_id)}" for task_id in failed]
+    lines += [f"failed: {task_id}  {run_url}/tasks/{_page(context['dag'], task_id)}" for task_id in failed]
     if skipped:
         lines.append(f"did not run: {', '.join(skipped)}")
     lines += ["", f"The run: {run_url}", f"Its logs: ./updraft logs {run_id}"]
     subject = f"[{environment}] {dag_id} failed: {what}".encode("ascii", "replace").decode()
     return " ".join(subject.split())[:LONGEST_SUBJECT], "\n".join(lines)
+
+
+def _page(dag: Any, task_id: str) -> str:
+    """The end of the address of a task in the UI; an id that is no task of the DAG is a mapped instance's."""
+    mapped, _, index = task_id.rpartition("_")
+    if not dag.has_task(task_id) and dag.has_task(mapped) and index.isdigit():
+        return f"{quote(mapped)}/mapped/{index}"
+    return quote(task_id)
 
 
 def _states(context: Mapping[str, Any]) -> dict[str, str | None]:

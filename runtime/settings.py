@@ -60,7 +60,8 @@ def workflow_settings() -> WorkflowSettings:
 def job_name(context: Mapping[str, Any], *, kind: str, number: int | None = None) -> str:
     """A SageMaker name that a task instance always gets again: `{environment}-{task}-{digest of what it is}`.
 
-    `number` tells things of the same task instance apart; each try has names of its own unless one is given.
+    `number` tells things of the same task instance apart; each try has names of its own unless one is given. What a
+    retry must not make again is named after what it is made from.
 
     At most 63 characters, 32 for a tuning job; letters, digits and single hyphens.
     """

@@ -83,7 +83,7 @@ def build_model() -> None:
     evaluated = stages.evaluate(PREFIX, {"built": trained.output["model_uri"]})
     recorded = record(trained.output, PREFIX)
     chosen = gate(recorded)
-    registered = stages.register(chosen, trained.output["model_uri"], recorded["mlflow_run_id"])
+    registered = stages.register(chosen, trained.output, recorded["mlflow_run_id"])
     stages.prepared_flights(PREFIX) >> trained >> evaluated >> recorded >> chosen >> registered
 
 

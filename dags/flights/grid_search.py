@@ -117,7 +117,7 @@ def grid_search() -> None:
     chosen = best(trials)
     evaluated = stages.evaluate(PREFIX, {"best": chosen["model_uri"]})
     passed = gate(PREFIX, chosen, opened)
-    registered = stages.register(passed, chosen["model_uri"], chosen["mlflow_run_id"])
+    registered = stages.register(passed, chosen, chosen["mlflow_run_id"])
     closed = stages.close_search(opened, registered).as_teardown()
     stages.prepared_flights(PREFIX) >> opened >> found
     evaluated >> passed

@@ -30,30 +30,26 @@ def prepare(settings: WorkflowSettings, *, prefix: str) -> Request:
 def train(
     settings: WorkflowSettings, *, prefix: str, instance_type: str | None, hyperparameters: Request
 ) -> Request:
-    """Training on the instance type of the environment, or another one that the run asks for."""
+    """Training on the instance type of the environment, or another one that the run asks for.
+
+    On demand, so there are no checkpoints: a training after a clear would take the finished one's, and learn nothing.
+    """
     return {
         **_training(
             settings, prefix=prefix, instance_type=instance_type or settings.instance_types["training"]
         ),
         "HyperParameters": {name: str(value) for name, value in hyperparameters.items()},
-        "CheckpointConfig": {
-            "S3Uri": f"s3://{settings.data_bucket}/{prefix}/checkpoints",
-            "LocalPath": "/opt/ml/checkpoints",
-        },
     }
 
 
 def build(settings: WorkflowSettings, *, prefix: str, point: dict[str, Any]) -> Request:
     """Training with `max_depth` and `n_estimators`, on the instance type for searches: it is small and has no GPU."""
-    request = train(
+    return train(
         settings,
         prefix=prefix,
         instance_type=settings.instance_types["tuning"],
         hyperparameters={"max_depth": point["max_depth"], "rounds": point["n_estimators"]},
     )
-    # Trials of one run side by side must not go on from each other's checkpoints.
-    del request["CheckpointConfig"]
-    return request
 
 
 def tune(settings: WorkflowSettings, *, prefix: str, jobs: int | str, rounds: int | str) -> Request:

@@ -35,7 +35,10 @@ def choose(report: dict[str, Any], *, threshold: float) -> dict[str, Any]:
 def register(
     settings: WorkflowSettings, *, name: str, model_uri: str, chosen: dict[str, Any], context: Any
 ) -> dict[str, str]:
-    """Create the model and an approved model package; returns their names. Repeating it makes nothing twice."""
+    """Create the model and an approved model package; returns their names.
+
+    `name` is that of the job that made it: repeating it for the same one makes nothing twice.
+    """
     arn = register_model(
         settings,
         name=name,

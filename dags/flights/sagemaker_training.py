@@ -20,14 +20,12 @@ from typing import Any
 from airflow.sdk import Param, dag, get_current_context, task
 
 from flights import jobs, stages
-from runtime.dag_defaults import run_prefix
+from flights.stages import PREFIX
 from runtime.lineage.notes import note
 from runtime.notify import notify_failure
 from runtime.sagemaker.operator import SageMakerJobOperator
 from runtime.sagemaker.registry import read_evaluation
-from runtime.settings import job_name, workflow_settings
-
-PREFIX = run_prefix("flights")
+from runtime.settings import workflow_settings
 
 
 @dag(
@@ -89,15 +87,14 @@ def sagemaker_training() -> None:
     def register(chosen: dict[str, Any], trained: dict[str, Any], tuned: dict[str, Any]) -> dict[str, str]:
         from flights import registry
 
-        context = get_current_context()
-        uris = {"trained": trained["model_uri"], "tuned": tuned["model_uri"]}
+        model = {"trained": trained, "tuned": tuned}[chosen["candidate"]]
         return registry.register(
             workflow_settings(),
-            name=job_name(context, kind="model"),
-            model_uri=uris[chosen["candidate"]],
+            name=model["name"],
+            model_uri=model["model_uri"],
             chosen=chosen,
-            context=context,
-        ) | {"uri": uris[chosen["candidate"]]}
+            context=get_current_context(),
+        ) | {"uri": model["model_uri"]}
 
     @task(execution_timeout=timedelta(minutes=5))
     def summary(

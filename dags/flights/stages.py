@@ -11,10 +11,10 @@ from flights import jobs
 from flights.grid import SAMPLE
 from runtime.dag_defaults import default_args, run_prefix
 from runtime.sagemaker.operator import SageMakerJobOperator
-from runtime.settings import job_name, workflow_settings
+from runtime.settings import workflow_settings
 
 # Everything of a run lies here in the data bucket.
-PREFIX = run_prefix("flights/{{ dag.dag_id }}")
+PREFIX = run_prefix("flights")
 DEFAULT_ARGS = default_args(
     "data-science",
     # Of a SageMaker job with its wait for an instance, which is not part of the job's own MaxRuntime.
@@ -83,18 +83,21 @@ def close_search(parent_id: str | None, registered: dict[str, Any] | None) -> No
 
 
 @task(execution_timeout=timedelta(minutes=10))
-def register(chosen: dict[str, Any], model_uri: str, mlflow_run_id: str | None) -> dict[str, Any]:
-    """The chosen model in SageMaker's registry and in MLflow's, each naming the other."""
+def register(chosen: dict[str, Any], trained: dict[str, Any], mlflow_run_id: str | None) -> dict[str, Any]:
+    """The chosen model in SageMaker's registry and in MLflow's, each naming the other.
+
+    `trained` is what its training returned. A repetition makes nothing twice, and another training another version.
+    """
     from flights import registry
     from runtime import experiments
 
-    context, settings = get_current_context(), workflow_settings()
+    settings, model_uri = workflow_settings(), trained["model_uri"]
     registered = registry.register(
         settings,
-        name=job_name(context, kind="model"),
+        name=trained["name"],
         model_uri=model_uri,
         chosen=chosen,
-        context=context,
+        context=get_current_context(),
     )
     version = experiments.register_model(
         mlflow_run_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 DELIVERED = ("customers", "policies", "claims")
+# Whose delivery lies below `raw/` and `staged/`, which all runs share, and what it has.
 MANIFEST = "insurance/raw/manifest.json"
 # Policies with their customer, region and claims; `policies` as they were delivered are staged too.
 ENRICHED = "policies_enriched"

@@ -13,12 +13,14 @@ the data bucket: `raw/`, `staged/`, and the published ones beside them.
 
 **When it fails:** a check names every violation at once, and nothing has been published; what was published before
 stays as it was. The warehouse's tables change all at once or not at all. A model that is no better than the tariff, or
-below the threshold, fails at the gate and is not registered. What only the run's jobs needed is removed in any case.
-Give a `defect` to see it.
+below the threshold, fails at the gate and is not registered. A failed task can be cleared, since what the run's jobs
+need is removed only when it has succeeded; once another run has delivered, clear from `ingest.extract` on, which the
+tasks before `model` say themselves. Give a `defect` to see it.
 """
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -50,6 +52,7 @@ LAKE = {table: data_asset(curated_key(table)) for table in (*CURATED, SCORES)}
 WAREHOUSE = {table: table_asset("insurance", table) for table in (*CURATED, SCORES)}
 TO_PUBLISH = [STAGED[staged] for staged in CURATED.values()]
 JOB_TIMEOUT = timedelta(hours=1)
+log = logging.getLogger(__name__)
 
 
 @task(outlets=RAW)
@@ -59,6 +62,7 @@ def extract(params: dict[str, Any] | None = None) -> dict[str, Any]:
     given = params or {}
     return pipeline.extract(
         bucket=workflow_settings().data_bucket,
+        run_id=run_id(),
         policies=given["policies"],
         seed=given["seed"],
         as_of=run_date(),
@@ -70,51 +74,51 @@ def extract(params: dict[str, Any] | None = None) -> dict[str, Any]:
 def check_delivery() -> dict[str, int]:
     from insurance import pipeline
 
-    return pipeline.check_delivery(bucket=workflow_settings().data_bucket, today=run_date())
+    return pipeline.check_delivery(bucket=workflow_settings().data_bucket, run_id=run_id(), today=run_date())
 
 
 @task(inlets=RAW, outlets=[STAGED[table] for table in DELIVERED])
 def stage() -> None:
     from insurance import pipeline
 
-    pipeline.stage(bucket=workflow_settings().data_bucket)
+    pipeline.stage(bucket=workflow_settings().data_bucket, run_id=run_id())
 
 
 @task(inlets=[STAGED[table] for table in DELIVERED], outlets=[STAGED[ENRICHED]])
 def enrich() -> int:
     from insurance import pipeline
 
-    return pipeline.enrich(bucket=workflow_settings().data_bucket)
+    return pipeline.enrich(bucket=workflow_settings().data_bucket, run_id=run_id())
 
 
 @task(inlets=[STAGED[ENRICHED], STAGED["claims"]], outlets=[STAGED[FEATURES]])
 def build_features(as_of: str) -> int:
     from insurance import pipeline
 
-    return pipeline.build_features(bucket=workflow_settings().data_bucket, as_of=date.fromisoformat(as_of))
+    return pipeline.build_features(
+        bucket=workflow_settings().data_bucket, run_id=run_id(), as_of=date.fromisoformat(as_of)
+    )
 
 
 @task(inlets=[STAGED[table] for table in ("policies", "claims", ENRICHED, FEATURES)])
 def check_curated() -> dict[str, float]:
     from insurance import pipeline
 
-    return pipeline.check_curated(bucket=workflow_settings().data_bucket)
+    return pipeline.check_curated(bucket=workflow_settings().data_bucket, run_id=run_id())
 
 
 @task(inlets=TO_PUBLISH, outlets=[WAREHOUSE[table] for table in CURATED])
 def load_warehouse() -> dict[str, int]:
     from insurance import pipeline
 
-    return pipeline.load_warehouse(
-        bucket=workflow_settings().data_bucket, run_id=get_current_context()["run_id"]
-    )
+    return pipeline.load_warehouse(bucket=workflow_settings().data_bucket, run_id=run_id())
 
 
 @task(inlets=TO_PUBLISH, outlets=[LAKE[table] for table in CURATED])
 def load_lake() -> list[str]:
     from insurance import pipeline
 
-    return pipeline.load_lake(bucket=workflow_settings().data_bucket)
+    return pipeline.load_lake(bucket=workflow_settings().data_bucket, run_id=run_id())
 
 
 @task(inlets=[LAKE[FEATURES]])
@@ -169,15 +173,27 @@ def publish_scores(prefix: str, as_of: str, registered: dict[str, str]) -> dict[
         prefix=prefix,
         as_of=date.fromisoformat(as_of),
         model_package_arn=registered["model_package_arn"],
-        run_id=get_current_context()["run_id"],
+        run_id=run_id(),
     )
 
 
 @task
 def clean_up(prefix: str) -> int:
+    """Removes what only the jobs needed, once the run has succeeded: a failed task that is cleared needs it again."""
     from insurance import pipeline
 
+    instance = get_current_context()["ti"]
+    states = instance.get_task_states(dag_id=instance.dag_id, run_ids=[instance.run_id])[instance.run_id]
+    left = sorted(task_id for task_id, state in states.items() if state != "success")
+    if left != [instance.task_id]:
+        log.info("nothing is removed, the run has not succeeded: %s", ", ".join(left))
+        return 0
     return pipeline.clean_up(bucket=workflow_settings().data_bucket, prefix=prefix)
+
+
+def run_id() -> str:
+    """The run's id, which its delivery carries."""
+    return str(get_current_context()["run_id"])
 
 
 def run_date() -> date:

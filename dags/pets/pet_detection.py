@@ -72,13 +72,18 @@ def accept(prefix: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 @task(execution_timeout=timedelta(minutes=5))
-def register(model_uri: str, report: dict[str, Any]) -> dict[str, str]:
-    """An approved version in the model registry."""
+def register(trained: dict[str, Any], report: dict[str, Any]) -> dict[str, str]:
+    """An approved version in the model registry, one for each training."""
     from pets import registry
     from pets.settings import pets_settings
 
-    name = job_name(get_current_context(), kind="model", number=1)
-    return registry.register(pets_settings(), name=name, model_uri=model_uri, report=report)
+    return registry.register(
+        pets_settings(),
+        name=trained["name"],
+        model_uri=trained["model_uri"],
+        report=report,
+        context=get_current_context(),
+    )
 
 
 @task_group
@@ -105,7 +110,7 @@ def ml_engineering() -> dict[str, Any]:
         execution_timeout=timedelta(hours=1),
     )
     report = accept(PREFIX)
-    registered = register(trained.output["model_uri"], report)
+    registered = register(trained.output, report)
     trained >> validated >> report
     return {"trained": trained, "report": report, "registered": registered}
 
@@ -175,7 +180,7 @@ def clean_up(prefix: str) -> dict[str, Any]:
     return clean_up.clean_up(
         workflow_settings(),
         pets_settings(),
-        run_id=str(context["run_id"]),
+        tags=tags(context),
         prefix=prefix,
         marker=marker_of(context),
     )

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from pets.settings import PetsSettings
-from runtime.sagemaker.registry import register_version
+from runtime.sagemaker.registry import origin, register_version
 
 
 def accept(report: Mapping[str, Any], *, threshold: float) -> dict[str, Any]:
@@ -22,15 +22,22 @@ def accept(report: Mapping[str, Any], *, threshold: float) -> dict[str, Any]:
     return dict(report)
 
 
-def register(pets: PetsSettings, *, name: str, model_uri: str, report: Mapping[str, Any]) -> dict[str, str]:
-    """Register the model as an approved version; repeating it makes no second one."""
+def register(
+    pets: PetsSettings,
+    *,
+    name: str,
+    model_uri: str,
+    report: Mapping[str, Any],
+    context: Mapping[str, Any],
+) -> dict[str, str]:
+    """Register the model as an approved version; `name` is the training's, which has no second one."""
     accuracy, baseline = report["accuracy"], report["baseline"]["accuracy"]
     arn = register_version(
         name=name,
         group=pets.model_package_group,
         description=f"accuracy {accuracy:.4f}, baseline {baseline:.4f}",
         scores={"accuracy": accuracy, "baseline": baseline},
-        metadata={"model_uri": model_uri},
+        metadata={"model_uri": model_uri, **origin(context)},
         # It is served by the application's image and by no endpoint, so there is no inference container to name.
         model={"SourceUri": model_uri},
     )

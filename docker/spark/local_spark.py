@@ -1,7 +1,8 @@
 """Runs one PySpark program in this container, with Spark's local mode: all of the container's cores, no cluster.
 
 Spark itself sees local files only: what the program reads is fetched from S3 before, and what it wrote goes there
-after it, with Spark's event log beside it, also when the program failed. (Spark's own way to S3 is 700 MB of jars.)
+after it, with Spark's event log beside it, also when the program failed. A folder that it wrote takes the place of an
+earlier run's. (Spark's own way to S3 is 700 MB of jars.)
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import boto3
 
 # The container's memory also holds Python and what the JVM needs beside its heap.
 HEAP_SHARE = 0.6
+# Of each run there is a log, so they stay beside each other.
+EVENTS = "events"
 # Spark wants Java 17 or newer.
 NO_JAVA = (
     "there is no `java` on the PATH: Spark needs a Java runtime, 17 or newer. The image has Debian's; where containers "
@@ -51,7 +54,7 @@ def run(options: argparse.Namespace, arguments: list[str], *, s3: Any) -> None:
             for name, uri in (item.split("=", 1) for item in options.input)
             for part in (f"--{name}", str(_fetch(s3, uri, root / "input" / f"{name}.csv")))
         ]
-        output, events = root / "output", root / "output" / "events"
+        output, events = root / "output", root / "output" / EVENTS
         events.mkdir(parents=True)
         command = [*_submit(events, root), str(program), *given, "--output", str(output), *arguments]
         code = subprocess.run(
@@ -94,10 +97,22 @@ def _fetch(s3: Any, uri: str, file: Path) -> Path:
 
 def _put(s3: Any, folder: Path, uri: str) -> None:
     bucket, prefix = _place(uri)
+    for written in sorted(folder.iterdir()):
+        # Spark's files have other names each time: beside an earlier run's they would be two results.
+        if written.is_dir() and written.name != EVENTS:
+            _delete(s3, bucket, f"{prefix.rstrip('/')}/{written.name}/")
     for file in sorted(folder.rglob("*")):
         # Spark's checksum files are for its own file systems.
         if file.is_file() and not file.name.endswith(".crc"):
             s3.upload_file(str(file), bucket, f"{prefix.rstrip('/')}/{file.relative_to(folder)}")
+
+
+def _delete(s3: Any, bucket: str, prefix: str) -> None:
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        if keys := [{"Key": item["Key"]} for item in page.get("Contents", [])]:
+            deleted = s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+            if errors := deleted.get("Errors"):
+                raise LaunchError(f"what an earlier run left below {prefix} can't be deleted: {errors[0]}")
 
 
 def _place(uri: str) -> tuple[str, str]:

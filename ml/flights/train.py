@@ -1,8 +1,8 @@
 """Training job: gradient boosting on the prepared flights, on the GPU when there is one.
 
 Prints `train-auc=…` and `validation-auc=…` after each round, which SageMaker reads as metrics. SIGTERM (a stop or a
-spot interruption) ends training after the current round with what has been learned; checkpoints let the next job of
-the same name go on.
+spot interruption) ends training after the current round with what has been learned. Where the request has a
+`CheckpointConfig`, the next job with the same one goes on from there.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -28,7 +29,8 @@ def note(
 
     For what `inlets` and `outlets` can't say because it has another name in each run. Places are measured when this is
     called, so call it when they are written. `model_package_arn`, `model_name` and `model_version` are also set on the
-    DAG run's. Costs a small file, and never raises; where tracking is off it does nothing.
+    DAG run's. A metric that is infinite or no number at all (NaN) is left out, which the task's log says: the server
+    takes none. Costs a small file, and never raises; where tracking is off it does nothing.
 
     :param instance: the task instance, where there is no current context
     """
@@ -41,13 +43,16 @@ def note(
             from airflow.sdk import get_current_context
 
             instance = get_current_context()["ti"]
+        values = {key: float(value) for key, value in (metrics or {}).items()}
+        if odd := [f"{key} is {value}" for key, value in values.items() if not math.isfinite(value)]:
+            log.warning("lineage: metrics have to be finite numbers, left out: %s", ", ".join(odd))
         listener.put(
             {
                 "kind": "note",
                 **events.identity(instance),
                 "start_ms": events.milliseconds(instance.start_date) or events.now_ms(),
                 "tags": {key: str(value) for key, value in (tags or {}).items()},
-                "metrics": {key: float(value) for key, value in (metrics or {}).items()},
+                "metrics": {key: value for key, value in values.items() if math.isfinite(value)},
                 "sources": [events.place(uri) for uri in sources],
                 "destinations": [events.place(uri) for uri in destinations],
             }

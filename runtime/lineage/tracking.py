@@ -185,6 +185,9 @@ class Tracking:
             answer = self._session.request(
                 method, self.url + path, timeout=(CONNECT_SECONDS, READ_SECONDS), **arguments
             )
+        except requests.exceptions.InvalidJSONError as error:
+            # Nothing was sent, and nothing will be: a number that JSON doesn't have, such as NaN.
+            raise TrackingRefusedError("INVALID_JSON", f"{method} {path}: {error}") from error
         except requests.RequestException as error:
             raise TrackingUnavailableError(f"{self.url}: {error}") from error
         if answer.status_code >= 500 or answer.status_code in (401, 403, 408, 429):

@@ -51,8 +51,7 @@ def register_model(
         group=group,
         description=description,
         scores=scores,
-        # A version of a package can't be tagged: this is its way back to the DAG run.
-        metadata={"dag_id": context["ti"].dag_id, "run_id": context["ti"].run_id},
+        metadata=origin(context),
         model={
             "InferenceSpecification": {
                 "Containers": [container],
@@ -61,6 +60,11 @@ def register_model(
             }
         },
     )
+
+
+def origin(context: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata that lead from a version of a package, which can't be tagged, back to its DAG run."""
+    return {"dag_id": context["ti"].dag_id, "run_id": context["ti"].run_id}
 
 
 def register_version(

@@ -39,7 +39,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         yield made
 
 
-@pytest.mark.parametrize("case", ["data", "registry"])
+@pytest.mark.parametrize("case", ["data", "registry", "runs"])
 def test_case_passes(case: str, tmp_path: Path) -> None:
     assert run_case(CASES / f"case_insurance_{case}.py", tmp_path, "airflow") > 0
 

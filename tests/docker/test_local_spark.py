@@ -5,7 +5,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,9 +24,9 @@ import pathlib, sys
 given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 output = pathlib.Path(given["--output"])
 (output / "trials").mkdir()
-(output / "trials" / "part-0").write_text(pathlib.Path(given["--train"]).read_text().upper())
+(output / "trials" / "part-{part}").write_text(pathlib.Path(given["--train"]).read_text().upper())
 (output / "trials" / ".part-0.crc").write_text("x")
-(output / "events" / "local-1").write_text("{{}}")
+(output / "events" / "local-{part}").write_text("{{}}")
 sys.exit({code})
 """
 
@@ -42,6 +42,21 @@ class S3:
 
     def upload_file(self, file: str, bucket: str, key: str) -> None:
         self.objects[f"{bucket}/{key}"] = Path(file).read_text()
+
+    def get_paginator(self, operation: str) -> Any:
+        assert operation == "list_objects_v2"
+
+        def paginate(*, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
+            found = [key.partition("/")[2] for key in self.objects if key.startswith(f"{Bucket}/{Prefix}")]
+            # One object a page; a folder that isn't there is a page without contents.
+            return [*({"Contents": [{"Key": key}]} for key in found), {}]
+
+        return SimpleNamespace(paginate=paginate)
+
+    def delete_objects(self, *, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
+        for item in Delete["Objects"]:
+            del self.objects[f"{Bucket}/{item['Key']}"]
+        return {}
 
 
 @pytest.fixture
@@ -80,10 +95,10 @@ def options(**changes: Any) -> argparse.Namespace:
 def test_results_and_event_log_are_put_where_they_were_asked_for(
     launcher: ModuleType, tmp_path: Path
 ) -> None:
-    s3 = S3({"data/p.py": PROGRAM.format(code=0), "data/t.csv": "a,b"})
+    s3 = S3({"data/p.py": PROGRAM.format(code=0, part=0), "data/t.csv": "a,b"})
     launcher.run(options(), ["--grid", "{}"], s3=s3)
     written = {key for key in s3.objects if key.startswith("data/r/")}
-    assert written == {"data/r/spark/trials/part-0", "data/r/spark/events/local-1"}
+    assert written == {"data/r/spark/trials/part-0", "data/r/spark/events/local-0"}
     assert s3.objects["data/r/spark/trials/part-0"] == "A,B"
     conf = json.loads((tmp_path / "conf.json").read_text())
     assert conf["spark.eventLog.enabled"] == "true"
@@ -92,8 +107,22 @@ def test_results_and_event_log_are_put_where_they_were_asked_for(
 
 
 @pytest.mark.usefixtures("path")
+def test_run_again_takes_the_place_of_what_an_earlier_one_wrote(launcher: ModuleType) -> None:
+    kept = {"data/r/spark/program.py": "", "data/r/spark/trials-of-others": "", "data/r/prepared/a": ""}
+    s3 = S3({"data/t.csv": "a,b", **kept})
+    for part in (1, 2):
+        s3.objects["data/p.py"] = PROGRAM.format(code=0, part=part)
+        launcher.run(options(), [], s3=s3)
+    written = {key for key in s3.objects if key.startswith("data/r/")} - set(kept)
+    assert written == {
+        "data/r/spark/trials/part-2", "data/r/spark/events/local-1", "data/r/spark/events/local-2",
+    }  # fmt: skip
+    assert kept.keys() <= s3.objects.keys()
+
+
+@pytest.mark.usefixtures("path")
 def test_program_that_fails_fails_the_container_and_leaves_its_event_log(launcher: ModuleType) -> None:
-    s3 = S3({"data/p.py": PROGRAM.format(code=3), "data/t.csv": "a,b"})
+    s3 = S3({"data/p.py": PROGRAM.format(code=3, part=1), "data/t.csv": "a,b"})
     with pytest.raises(launcher.LaunchError, match="ended with 3"):
         launcher.run(options(), [], s3=s3)
     assert "data/r/spark/events/local-1" in s3.objects

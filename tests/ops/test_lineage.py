@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
@@ -20,6 +21,7 @@ DAG, RUN, VERSION = "flights", "manual__2026-01-02T03:04:05+00:00", "0123456789a
 PARENT, CHILD, TRIAL, STRANGER = (letter * 32 for letter in "abcd")
 ARN = "arn:aws:sagemaker:us-east-1:000000000000:model-package/updraft-local-flights/3"
 JOB = "updraft-local-train-1234567890"
+CREATED = datetime(2026, 1, 2, 3, 4, 30, tzinfo=UTC)
 JOB_ARN = f"arn:aws:sagemaker:us-east-1:000000000000:training-job/{JOB}"
 
 
@@ -84,10 +86,11 @@ class SageMaker:
                     absent(**asked)
                 return [{"ModelPackageSummaryList": [{"ModelPackageArn": ARN}]}]
             job = {"TrainingJobName": JOB, "TrainingJobArn": JOB_ARN, "TrainingJobStatus": "Completed"}
+            is_of_the_time = asked["CreationTimeAfter"] <= CREATED <= asked["CreationTimeBefore"]
             summaries: dict[str, Any] = {
                 f"{noun}JobSummaries": [] for noun in ("Processing", "Transform", "HyperParameterTuning")
             }
-            return [{**summaries, "TrainingJobSummaries": [job]}]
+            return [{**summaries, "TrainingJobSummaries": [job] if is_of_the_time else []}]
 
         return SimpleNamespace(paginate=paginate)
 
@@ -120,12 +123,12 @@ def tracking() -> Any:
     return made
 
 
-def airflow() -> Any:
-    run = {
+def airflow(**changes: Any) -> Any:
+    run: dict[str, Any] = {
         "dag_id": DAG, "dag_run_id": RUN, "state": "success", "bundle_version": VERSION,
         "queued_at": "2026-01-02T03:04:05Z", "run_after": "2026-01-02T03:04:05Z",
         "start_date": "2026-01-02T03:04:06Z", "end_date": "2026-01-02T03:05:06Z",
-    }  # fmt: skip
+    } | changes  # fmt: skip
     other = run | {"dag_id": "another"}
     made = create_autospec(AirflowApi, instance=True)
     made.find_runs.side_effect = lambda run_id=None, version=None: (
@@ -134,9 +137,9 @@ def airflow() -> Any:
     return made
 
 
-def chain(tracked: bool = True) -> Chain:
+def chain(tracked: bool = True, **changes: Any) -> Chain:
     return Chain(
-        airflow=airflow(),
+        airflow=airflow(**changes),
         sagemaker=SageMaker(),
         tracking=tracking() if tracked else None,
         prefix="updraft-local",
@@ -214,3 +217,22 @@ def test_without_tracking_jobs_still_lead_to_their_dag_run_and_back() -> None:
     assert run["mlflow_run_id"] is None
     assert [job["job"] for job in run["jobs"]] == [JOB]
     assert "MLflow run      none" in readable({"dag_runs": [run]})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # A clear an hour later.
+        {
+            "queued_at": "2026-01-02T04:04:05Z",
+            "start_date": "2026-01-02T04:04:06Z",
+            "end_date": "2026-01-02T04:05:06Z",
+        },
+        # Started by hand before its time.
+        {"run_after": "2026-01-02T05:00:00Z"},
+        {"queued_at": None},
+    ],
+)
+def test_jobs_of_a_run_are_found_whenever_it_was_queued(changes: dict[str, Any]) -> None:
+    [run] = chain(**changes).walk(f"{DAG}/{RUN}")["dag_runs"]
+    assert [job["job"] for job in run["jobs"]] == [JOB]

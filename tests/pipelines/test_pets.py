@@ -76,7 +76,7 @@ def data_bucket() -> str:
 
 
 def report_of(run: Run) -> dict[str, Any]:
-    prefix = f"pets/{run.run_id.replace(':', '-').replace('+', '-')}"
+    prefix = f"pets/{DAG}/{run.run_id.replace(':', '-').replace('+', '-')}"
     body = client("s3").get_object(Bucket=data_bucket(), Key=f"{prefix}/evaluation/evaluation.json")["Body"]
     report: dict[str, Any] = json.loads(body.read()) | {"prefix": prefix}
     return report

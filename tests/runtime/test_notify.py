@@ -13,6 +13,7 @@ from runtime import notify
 from tests.runtime.test_settings import PARAMETER, VALUES
 
 BASE_URL = "http://localhost:8080/"
+TASKS = ("ingest.extract", "ingest.check", "ingest.check_2", "publish.load", "trial.train")
 RUN_ID = "manual__2026-11-21T10:00:00+00:00"
 
 
@@ -54,7 +55,7 @@ def context(states: Any) -> dict[str, Any]:
         return dict.fromkeys(run_ids, states)
 
     return {
-        "dag": SimpleNamespace(dag_id="insurance_etl"),
+        "dag": SimpleNamespace(dag_id="insurance_etl", has_task=TASKS.__contains__),
         "run_id": RUN_ID,
         "reason": "task_failure",
         "ti": SimpleNamespace(
@@ -74,6 +75,19 @@ def test_message_says_what_failed_and_where_to_look(messages: Any) -> None:
     assert "did not run: publish.load\n" in message["Message"]
     assert f"The run: {run}\n" in message["Message"]
     assert "ingest.extract" not in message["Message"]
+
+
+def test_mapped_task_is_linked_to_the_page_of_its_instance() -> None:
+    states = {
+        "trial.train_0": "success", "trial.train_11": "failed", "ingest.check_2": "failed", "gone_1": "failed",
+    }  # fmt: skip
+    _, message = notify.compose(context(states), states=states, base_url=BASE_URL)
+    linked = {
+        line.split()[1]: line.partition("/tasks/")[2] for line in message.splitlines() if "/tasks/" in line
+    }
+    assert linked == {
+        "trial.train_11": "trial.train/mapped/11", "ingest.check_2": "ingest.check_2", "gone_1": "gone_1",
+    }  # fmt: skip
 
 
 def test_task_of_the_callback_is_named_when_the_others_are_not_known(messages: Any) -> None:

@@ -14,7 +14,7 @@ import boto3
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from insurance import catalog, checks, pipeline, transform
 
-BUCKET, PREFIX = "data", "insurance/runs/one"
+BUCKET, RUN, PREFIX = "data", "one", "insurance/runs/insurance_etl/one"
 DAY = date(2026, 11, 21)
 SIZE = 1_500
 ARN = "arn:aws:sagemaker:us-east-1:000000000000:model-package/updraft-local-insurance/1"
@@ -30,18 +30,18 @@ class Pipeline(unittest.TestCase):
         with PostgresHook("warehouse").get_conn() as connection:
             connection.execute("DROP SCHEMA IF EXISTS insurance CASCADE")
         cls.to_features()
-        pipeline.check_curated(bucket=BUCKET)
-        cls.loaded = pipeline.load_warehouse(bucket=BUCKET, run_id="one")
-        pipeline.load_lake(bucket=BUCKET)
+        pipeline.check_curated(bucket=BUCKET, run_id=RUN)
+        cls.loaded = pipeline.load_warehouse(bucket=BUCKET, run_id=RUN)
+        pipeline.load_lake(bucket=BUCKET, run_id=RUN)
 
     @staticmethod
     def to_features(**options: Any) -> None:
         """Deliver and transform, without the checks."""
         given = {"policies": SIZE, "seed": 7, "as_of": DAY, "defect": None} | options
-        pipeline.extract(bucket=BUCKET, **given)
-        pipeline.stage(bucket=BUCKET)
-        pipeline.enrich(bucket=BUCKET)
-        pipeline.build_features(bucket=BUCKET, as_of=DAY)
+        pipeline.extract(bucket=BUCKET, run_id=RUN, **given)
+        pipeline.stage(bucket=BUCKET, run_id=RUN)
+        pipeline.enrich(bucket=BUCKET, run_id=RUN)
+        pipeline.build_features(bucket=BUCKET, run_id=RUN, as_of=DAY)
 
     def curated(self) -> dict[str, str]:
         """The published objects, by what is in them."""
@@ -61,16 +61,16 @@ class Pipeline(unittest.TestCase):
     def test_a_sound_delivery_is_checked_and_published(self) -> None:
         self.assertEqual(self.loaded["policies"], SIZE)
         self.assertEqual({table: self.count(table) for table in self.loaded}, self.loaded)
-        rows = pipeline.check_delivery(bucket=BUCKET, today=DAY)
+        rows = pipeline.check_delivery(bucket=BUCKET, run_id=RUN, today=DAY)
         self.assertEqual(rows["customers"], self.loaded["customers"])
         self.assertEqual(len(self.curated()), len(catalog.CURATED))
 
     def test_spoilt_delivery_is_in_the_landing_zone_and_nowhere_else(self) -> None:
         before = self.curated()
-        pipeline.extract(bucket=BUCKET, policies=SIZE, seed=8, as_of=DAY, defect="orphans")
+        pipeline.extract(bucket=BUCKET, run_id=RUN, policies=SIZE, seed=8, as_of=DAY, defect="orphans")
         self.addCleanup(self.to_features)
         with self.assertRaises(checks.DataQualityError):
-            pipeline.check_delivery(bucket=BUCKET, today=DAY)
+            pipeline.check_delivery(bucket=BUCKET, run_id=RUN, today=DAY)
         self.assertEqual(self.curated(), before)
 
     def test_defect_that_only_the_join_shows_is_staged_and_not_published(self) -> None:
@@ -78,7 +78,7 @@ class Pipeline(unittest.TestCase):
         self.to_features(defect="unknown region")
         self.addCleanup(self.to_features)
         with self.assertRaisesRegex(checks.DataQualityError, "Atlantis"):
-            pipeline.check_curated(bucket=BUCKET)
+            pipeline.check_curated(bucket=BUCKET, run_id=RUN)
         self.assertEqual(self.curated(), before)
 
     def test_scores_belong_to_their_policies_and_what_the_jobs_needed_goes(self) -> None:
@@ -88,7 +88,7 @@ class Pipeline(unittest.TestCase):
         self.s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}/scores/current.csv.out", Body=body)
         self.s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}/models/m/output/model.tar.gz", Body=b"model")
         published = pipeline.publish_scores(
-            bucket=BUCKET, prefix=PREFIX, as_of=DAY, model_package_arn=ARN, run_id="one"
+            bucket=BUCKET, prefix=PREFIX, as_of=DAY, model_package_arn=ARN, run_id=RUN
         )
         self.assertEqual(published, {"policy_scores": SIZE})
         with PostgresHook("warehouse").get_conn() as connection:

@@ -80,6 +80,12 @@ def test_request_of_the_workflow_is_taken(tmp_path: Path, kind: str, request_: d
     assert service.call(f"Create{kind}", named)[JOBS[kind][1]].endswith("/flights-1")
 
 
+def test_training_after_a_clear_has_nothing_to_go_on_from() -> None:
+    build = jobs.build(SETTINGS, prefix="p", point={"max_depth": 4, "n_estimators": 20})
+    train = jobs.train(SETTINGS, prefix="p", instance_type=None, hyperparameters={"rounds": 40})
+    assert [request for request in (build, train) if "CheckpointConfig" in request] == []
+
+
 @pytest.mark.parametrize(
     ("kind", "request_", "way"),
     [

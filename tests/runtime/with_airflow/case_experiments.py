@@ -84,6 +84,17 @@ class ExperimentsTest(unittest.TestCase):
         }
         self.assertEqual(versions, {"1"})
 
+    @mock.patch.dict(os.environ, TRACKED)
+    def test_model_that_a_cleared_run_made_anew_is_another_version(self) -> None:
+        run_id = experiments.start_run(context(), experiment="cleared", name="a")
+        versions = [
+            experiments.register_model(
+                run_id, name="cleared", source=f"s3://b/{training}/model.tar.gz", tags={}, description=""
+            )
+            for training in ("first", "second", "first", "second")
+        ]
+        self.assertEqual(versions, ["1", "2", "1", "2"])
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -157,6 +157,15 @@ class Hooks(SpoolCase):
         note(tags={"model_version": 4}, instance=running_task())
         self.assertEqual(len(self.events()), 1)
 
+    def test_metric_that_no_server_takes_is_left_out_and_told_once(self) -> None:
+        metrics = {"auc": 0.5, "loss": float("nan"), "ratio": float("-inf")}
+        with self.assertLogs("runtime.lineage.notes", "WARNING") as logged:
+            note(metrics=metrics, tags={"a": "b"}, instance=running_task())
+        [event] = self.events()
+        self.assertEqual((event["metrics"], event["tags"]), ({"auc": 0.5}, {"a": "b"}))
+        [line] = logged.output
+        self.assertIn("left out: loss is nan, ratio is -inf", line)
+
     def test_registered_package_is_noted_by_group_and_version(self) -> None:
         with mock.patch("airflow.sdk.get_current_context", return_value={"ti": running_task()}):
             note_model_package("arn:aws:sagemaker:us-east-1:0:model-package/updraft-flights/3")

@@ -26,6 +26,7 @@ REPORT = {
     "baseline": {"accuracy": 0.52},
     "example": {"name": "a", "label": "cat"},
 }
+CONTEXT = {"ti": SimpleNamespace(dag_id="pet_detection", run_id="run")}
 MODELS = botocore.session.get_session()
 
 
@@ -93,14 +94,22 @@ class Gate(unittest.TestCase):
         with self.assertRaisesRegex(AirflowFailException, r"no more than the baseline's 0\.950"):
             registry.accept(REPORT | {"baseline": {"accuracy": 0.95}}, threshold=0.5)
 
-    def test_registration_names_the_model_and_its_figures(self) -> None:
+    def test_registration_names_the_model_its_figures_and_its_run(self) -> None:
         client = Client("sagemaker", create_model_package={"ModelPackageArn": "arn"})
         pets = PetsSettings("image", "ml.g5.xlarge", "group", "ecs")
         with mock.patch("boto3.client", return_value=client):
-            registry.register(pets, name="n" * 63, model_uri="s3://b/m.tar.gz", report=REPORT)
+            registry.register(
+                pets, name="n" * 63, model_uri="s3://b/m.tar.gz", report=REPORT, context=CONTEXT
+            )
         [request] = client.requests("CreateModelPackage")
         self.assertEqual(request["SourceUri"], "s3://b/m.tar.gz")
-        self.assertEqual(request["CustomerMetadataProperties"]["accuracy"], "0.950000")
+        self.assertEqual(
+            request["CustomerMetadataProperties"],
+            {
+                "accuracy": "0.950000", "baseline": "0.520000", "model_uri": "s3://b/m.tar.gz",
+                "dag_id": "pet_detection", "run_id": "run",
+            },
+        )  # fmt: skip
         # The longest that SageMaker takes.
         self.assertLessEqual(len(request["ClientToken"]), 36)
 
@@ -397,21 +406,32 @@ class EksDeployment(unittest.TestCase):
 
 class CleanUp(unittest.TestCase):
     def test_only_the_runs_own_jobs_are_stopped(self) -> None:
-        job = {"TrainingJobArn": "arn:aws:sagemaker:us-east-1:0:training-job/mine", "TrainingJobName": "mine"}
-        other = {
-            "TrainingJobArn": "arn:aws:sagemaker:us-east-1:0:training-job/other", "TrainingJobName": "other",
-        }  # fmt: skip
+        # Each job's DAG and run; the last two are of environments whose names hold this one's.
+        jobs = {
+            "p-e-mine": ("pet_detection", "run"),
+            "p-e-of-another-run": ("pet_detection", "else"),
+            "p-e-of-another-dag": ("nightly", "run"),
+            "p-e2-mine": ("pet_detection", "run"),
+            "own-p-e-mine": ("pet_detection", "run"),
+        }
+
+        def tags(dag_id: str, run_id: str) -> list[dict[str, str]]:
+            named = {"updraft:project": "p", "updraft:dag": dag_id, "updraft:run": run_id}
+            return [{"Key": key, "Value": value} for key, value in named.items()]
+
+        summaries = [
+            {"TrainingJobArn": f"arn:aws:sagemaker:us-east-1:0:training-job/{name}", "TrainingJobName": name}
+            for name in jobs
+        ]
         pages: dict[str, list[dict[str, Any]]] = {
             "list_processing_jobs": [{"ProcessingJobSummaries": []}],
-            "list_training_jobs": [{"TrainingJobSummaries": [job, other]}],
+            "list_training_jobs": [{"TrainingJobSummaries": summaries}],
         }
         sagemaker = Client(
             "sagemaker",
             pages=pages,
-            list_tags=lambda ResourceArn: {
-                "Tags": [{"Key": "updraft:run", "Value": "run" if ResourceArn.endswith("mine") else "else"}]
-            },
-            describe_training_job=job | {"TrainingJobStatus": "Stopping"},
+            list_tags=lambda ResourceArn: {"Tags": tags(*jobs[ResourceArn.rpartition("/")[2]])},
+            describe_training_job=summaries[0] | {"TrainingJobStatus": "Stopping"},
         )
         s3 = Client("s3", pages={"list_objects_v2": [{"Contents": [{"Key": "pets/run/checkpoints/a"}]}]})
         ecs_client = Client("ecs", list_tasks={"taskArns": ["left"]})
@@ -422,10 +442,11 @@ class CleanUp(unittest.TestCase):
             mock.patch.dict("os.environ", {"UPDRAFT_PROJECT": "p", "UPDRAFT_ENVIRONMENT": "e"}),
         ):
             found = clean_up.clean_up(
-                mock.Mock(data_bucket="bucket"), pets, run_id="run", prefix="pets/run", marker="pets-1"
-            )
-        self.assertEqual(found, {"jobs": ["mine"], "candidates": ["left"], "checkpoints": 1})
-        self.assertEqual(sagemaker.requests("StopTrainingJob"), [{"TrainingJobName": "mine"}])
+                mock.Mock(data_bucket="bucket"), pets, tags=tags("pet_detection", "run"), prefix="pets/run",
+                marker="pets-1",
+            )  # fmt: skip
+        self.assertEqual(found, {"jobs": ["p-e-mine"], "candidates": ["left"], "checkpoints": 1})
+        self.assertEqual(sagemaker.requests("StopTrainingJob"), [{"TrainingJobName": "p-e-mine"}])
         self.assertEqual(
             s3.requests("DeleteObjects")[0]["Delete"], {"Objects": [{"Key": "pets/run/checkpoints/a"}]}
         )
