@@ -161,7 +161,9 @@ def test_image_was_built_by_codebuild_and_lies_in_the_repository(deployed: Run) 
     found = client("ecr").describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
     assert found["imageDetails"][0]["imageTags"] == [tag]
     codebuild = client("codebuild")
-    ids = codebuild.list_builds_for_project(projectName=repository)["ids"]
+    settings = json.loads(client("ssm").get_parameter(Name="/updraft/local/pets")["Parameter"]["Value"])
+    assert repository == settings["build"]["repository"]
+    ids = codebuild.list_builds_for_project(projectName=settings["build"]["project"])["ids"]
     builds = codebuild.batch_get_builds(ids=ids)["builds"]
     assert "SUCCEEDED" in [build["buildStatus"] for build in builds]
     phases = {phase["phaseType"]: phase.get("phaseStatus") for phase in builds[0]["phases"]}
