@@ -57,7 +57,7 @@ def main() -> None:
     try:
         app()
     except (OperatorError, BootstrapError) as error:
-        _fail(str(error), str(error))
+        _fail(str(error))
     except SystemExit as ended:
         if _is_interruption(ended):
             print("updraft: interrupted; the same command goes on where this one stopped", file=sys.stderr)
@@ -67,8 +67,7 @@ def main() -> None:
         from ops import aws_errors
 
         if isinstance(error, aws_errors.ERRORS):
-            told = aws_errors.in_words(error)
-            _fail(told, told)
+            _fail(aws_errors.in_words(error))
         if isinstance(error, OSError):
             # A full disk, a missing permission: what the system says, and where.
             _fail(f"{error.strerror or error}: {error.filename or 'see above'}", str(error))
@@ -82,11 +81,11 @@ def _is_interruption(ended: BaseException | None) -> bool:
     return ended is not None
 
 
-def _fail(line: str, document: str) -> NoReturn:
-    """Tell a failure on standard error, and with --json as the one document."""
+def _fail(line: str, document: str | None = None) -> NoReturn:
+    """Tell a failure on standard error, and with --json as the one document, which may say it in other words."""
     print(f"updraft: {line}", file=sys.stderr)
     if "--json" in sys.argv and not console.has_shown():
-        print(json.dumps({"error": document}))
+        print(json.dumps({"error": line if document is None else document}))
     sys.exit(1)
 
 

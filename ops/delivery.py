@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ops import aws_errors, checking, deployments
 from ops.console import OperatorError, say, step
 from ops.target import Target
+from runtime.parameters import is_absence
 from runtime.release import Release
 from runtime.release_check import VERSION
 
@@ -116,7 +117,7 @@ def live_version(target: Target) -> str:
     try:
         return str(target.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
     except (BotoCoreError, ClientError) as error:
-        if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ParameterNotFound":
+        if is_absence(error):
             return NO_RELEASE
         raise OperatorError(f"the pointer {name} can't be read: {error}") from error
 

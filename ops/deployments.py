@@ -55,17 +55,8 @@ def run(target: Target, version: str, *, description: str) -> Finished:
             info = client.get_deployment(deploymentId=identifier)["deploymentInfo"]
             if info["status"] not in NOT_STARTED:
                 watcher.look()
-            is_going_on = info["status"] not in ENDED
-            if (
-                is_going_on
-                and (silent := watcher.silent_seconds()) > LOST_SECONDS
-                and _stop(client, identifier)
-            ):
-                raise OperatorError(
-                    f"deployment {identifier} was stopped: no sign of life for {silent:.0f} s in "
-                    f"{watcher.current()}. Is the CodeDeploy agent on the bastion running? CodeDeploy's rollback waits "
-                    f"for the same agent, up to an hour, and no other deployment begins before. {_how_to_stop(target)}"
-                )
+            if info["status"] not in ENDED:
+                _stop_if_lost(target, client, identifier, watcher)
             unanswered_since = None
         except (BotoCoreError, ClientError) as error:
             now = time.monotonic()
@@ -233,15 +224,22 @@ def _create(target: Target, client: Any, version: str, description: str) -> str:
         time.sleep(POLL_SECONDS)
 
 
-def _stop(client: Any, identifier: str) -> bool:
-    """Stop a deployment and have it rolled back; False when it has ended meanwhile."""
+def _stop_if_lost(target: Target, client: Any, identifier: str, watcher: _Watcher) -> None:
+    """Stop a deployment whose agent gives no sign of life, have it rolled back, and raise OperatorError; nothing when
+    it has ended meanwhile."""
+    if (silent := watcher.silent_seconds()) <= LOST_SECONDS:
+        return
     try:
         client.stop_deployment(deploymentId=identifier, autoRollbackEnabled=True)
     except ClientError as error:
         if error.response["Error"]["Code"] != "DeploymentAlreadyCompletedException":
             raise
-        return False
-    return True
+        return
+    raise OperatorError(
+        f"deployment {identifier} was stopped: no sign of life for {silent:.0f} s in {watcher.current()}. "
+        "Is the CodeDeploy agent on the bastion running? CodeDeploy's rollback waits for the same agent, up to an hour, "
+        f"and no other deployment begins before. {_how_to_stop(target)}"
+    )
 
 
 def _how_to_stop(target: Target) -> str:

@@ -19,6 +19,7 @@ from airflow.dag_processing.bundles.base import BaseDagBundle, BundleVersion
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from runtime.parameters import is_absence
 from runtime.release_check import MANIFEST, VERSION, ReleaseError, check_release, read_manifest
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class ReleaseBundle(BaseDagBundle):
             answer = self._ssm.get_parameter(Name=self._pointer_parameter)["Parameter"]
         except (BotoCoreError, ClientError) as error:
             if self._pointer is None:
-                if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ParameterNotFound":
+                if is_absence(error):
                     return 0, NO_RELEASE
                 raise PointerError(f"the pointer {self._pointer_parameter} can't be read: {error}") from error
             log.warning("the pointer %s can't be read: %s", self._pointer_parameter, error)

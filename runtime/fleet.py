@@ -12,6 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from runtime.departure import Order
+from runtime.parameters import is_absence
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Fleet:
             record = json.loads(self._ssm.get_parameter(Name=self._parameter)["Parameter"]["Value"])
         except (BotoCoreError, ClientError, ValueError) as error:
             log.warning("%s can't be read: %s", self._parameter, error)
-            if isinstance(error, ClientError) and error.response["Error"]["Code"] == "ParameterNotFound":
+            if is_absence(error):
                 # It is there as long as the queue is: nobody looks after this worker any more.
                 self._record = {"written_at": time.time(), "take_work": False}
             return

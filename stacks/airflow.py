@@ -19,6 +19,7 @@ from stacks.constructs.control_plane import ControlPlane, services_on_the_schema
 from stacks.constructs.image_context import Image
 from stacks.constructs.maintenance import Maintenance
 from stacks.constructs.migration import Migration
+from stacks.constructs.parameters import parameter_arn
 from stacks.constructs.private_bucket import allow_objects
 from stacks.constructs.worker_hosts import WorkerHosts
 from stacks.network import NetworkStack
@@ -111,9 +112,7 @@ class AirflowStack(cdk.Stack):
         )
 
     def _grant(self, *roles: iam.Role) -> None:
-        parameters = self.format_arn(
-            service="ssm", resource="parameter", resource_name=f"{self._config.ssm_prefix.lstrip('/')}/*"
-        )
+        parameters = parameter_arn(self, f"{self._config.ssm_prefix}/*")
         for role in roles:
             allow_objects(role, self._storage.logs)
             self._storage.releases.grant(role, "elasticfilesystem:ClientMount")

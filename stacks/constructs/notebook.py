@@ -9,6 +9,7 @@ from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from stacks.config import ROOT, EnvironmentConfig
+from stacks.constructs.parameters import parameter_arn
 from stacks.constructs.private_bucket import allow_objects
 from stacks.network import NetworkStack
 from stacks.sections import Notebook as NotebookConfig
@@ -124,12 +125,9 @@ class Notebook(Construct):
             resource_name="/aws/sagemaker/TrainingJobs:*",
             arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
         )
-        parameter = self._stack.format_arn(
-            service="ssm", resource="parameter", resource_name=settings_parameter.removeprefix("/")
-        )
         for actions, resources in (
             (["s3:GetObject"], [files.bucket.arn_for_objects(files.s3_object_key)]),
-            (["ssm:GetParameter"], [parameter]),
+            (["ssm:GetParameter"], [parameter_arn(self._stack, settings_parameter)]),
             (
                 ["sagemaker:DescribeNotebookInstance", "sagemaker:StopNotebookInstance"],
                 [self._sagemaker("notebook-instance", name)],

@@ -125,8 +125,8 @@ def test_credentials_that_are_not_taken_say_what_to_do(
 def test_full_disk_is_told_with_the_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    full = OSError(errno.ENOSPC, "No space left on device", "/work/x")
-    assert main_of(full, monkeypatch, capsys)[1] == "updraft: No space left on device: /work/x\n"
+    full = OSError(errno.ENOSPC, "No space left on device", "/full/x")
+    assert main_of(full, monkeypatch, capsys)[1] == "updraft: No space left on device: /full/x\n"
 
 
 def test_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

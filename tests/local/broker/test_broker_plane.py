@@ -1,14 +1,13 @@
 """An account doesn't start without its broker, and says which port stands in the way."""
 
 import logging
-import socket
 from pathlib import Path
 
 import pytest
 
 from local.broker.plane import BrokerPlane, NodeGroup
-from local.embedded import remove_sockets
 from local.paths import LocalPaths
+from tests.local.taken_port import taken_port
 
 
 def test_taken_port_is_told_at_the_start(tmp_path: Path) -> None:
@@ -17,9 +16,8 @@ def test_taken_port_is_told_at_the_start(tmp_path: Path) -> None:
     plane = BrokerPlane(paths=paths, logger=logging.getLogger("broker"), node_groups=lambda: [group])
     folder = paths.broker / group.identifier
     folder.mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        (folder / "port").write_text(str(port))
-        with pytest.raises(RuntimeError, match=f"broker one: port {port} on 127.0.0.1 is in use .* end it"):
-            plane.start()
-    remove_sockets(folder)
+    with (
+        taken_port(folder) as port,
+        pytest.raises(RuntimeError, match=f"broker one: port {port} on 127.0.0.1 is in use .* end it"),
+    ):
+        plane.start()

@@ -1,16 +1,15 @@
 """An account doesn't start without its database, and says which port stands in the way."""
 
 import logging
-import socket
 from pathlib import Path
 
 import pytest
 
 from local.database.plane import DatabasePlane, InstanceSpec
 from local.database.standalone import INSTANCE_CLASS
-from local.embedded import remove_sockets
 from local.paths import LocalPaths
 from tests.local.database.endpoint import MASTER
+from tests.local.taken_port import taken_port
 
 
 def test_taken_port_is_told_at_the_start(tmp_path: Path) -> None:
@@ -22,9 +21,8 @@ def test_taken_port_is_told_at_the_start(tmp_path: Path) -> None:
     (folder / "data").mkdir(parents=True)
     for name in ("administrator", "data/PG_VERSION"):
         (folder / name).touch()
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        (folder / "port").write_text(str(port))
-        with pytest.raises(RuntimeError, match=f"database one: port {port} on 127.0.0.1 is in use .* end it"):
-            plane.start()
-    remove_sockets(folder)
+    with (
+        taken_port(folder) as port,
+        pytest.raises(RuntimeError, match=f"database one: port {port} on 127.0.0.1 is in use .* end it"),
+    ):
+        plane.start()
